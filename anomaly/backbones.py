@@ -1,0 +1,329 @@
+"""Frozen trunks: timm CNNs (features_only) and transformers ViTs (DINOv2, DINOv3). Weights and preprocessing travel
+together: whatever gives the weights also gives mean, std and input size."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, JsonValue
+from torch import Tensor, nn
+
+from anomaly.errors import ModelLoadError
+
+VIT_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit")
+
+
+class TrunkConfig(BaseModel):
+    """Enough to build the network without its weights."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    library: Literal["timm", "transformers"]
+    architecture: str  # a timm model name, or a transformers model type out of VIT_TYPES
+    arguments: dict[str, JsonValue] = {}  # timm: keyword arguments; transformers: the model's config
+    layers: tuple[int, ...]  # that can be asked for; timm: stages, 0 = stride 2; transformers: blocks, 1 = the first
+
+
+@dataclass(frozen=True, slots=True)
+class Pretrained:
+    """Weights of a whole network and the preprocessing that belongs to them."""
+
+    library: Literal["timm", "transformers"]
+    architecture: str
+    arguments: dict[str, JsonValue]
+    state: dict[str, Tensor]  # without the classification layer
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    input_size: tuple[int, int]  # (height, width) that the weights were trained at
+    source: str  # a file's name with its sha256, or repo@commit
+
+
+class Trunk(nn.Module):
+    """A frozen network that returns feature maps.
+
+    Several detectors may stand on one trunk and take different layers of it; a pass stops at the deepest one asked for.
+    """
+
+    def __init__(self, config: TrunkConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.net: Any = _build(config)
+        self.eval().requires_grad_(False)
+        self._fingerprint: str | None = None
+
+    def forward(self, images: Tensor, layers: Collection[int] | None = None) -> dict[int, Tensor]:
+        """Runs the network.
+
+        Args:
+            images: float32 (B, 3, H, W), normalised.
+            layers: which of `config.layers` to return; all by default.
+
+        Returns:
+            A map (B, C, h, w) for each layer.
+        """
+        wanted = sorted(self.config.layers if layers is None else layers)
+        if self.config.library == "transformers":
+            return _vit_maps(self.net, images, wanted)
+        maps = self.net.model.forward_intermediates(images, indices=wanted, stop_early=True, intermediates_only=True)
+        return dict(zip(wanted, maps, strict=True))
+
+    def train(self, mode: bool = True) -> "Trunk":
+        """Stays in evaluation mode: it is frozen."""
+        return super().train(False)
+
+    def fingerprint(self) -> str:
+        """sha256 over config and every tensor's bytes: equal means byte-identical. Computed once."""
+        if self._fingerprint is None:
+            digest = hashlib.sha256(self.config.model_dump_json().encode())
+            for name, value in sorted(self.state_dict().items()):
+                digest.update(name.encode())
+                digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+            self._fingerprint = digest.hexdigest()
+        return self._fingerprint
+
+
+def _build(config: TrunkConfig) -> nn.Module:
+    if config.library == "timm":
+        # feature_cls="getter" drops the blocks behind the last stage asked for; timm's own default for the
+        # EfficientNet family computes them and throws them away
+        net: nn.Module = timm_model(
+            config.architecture,
+            config.arguments,
+            features_only=True,
+            feature_cls="getter",
+            out_indices=list(config.layers),
+        )
+        return net
+    if config.architecture not in VIT_TYPES:
+        raise ModelLoadError(
+            f"unknown transformers trunk {config.architecture!r}; this version knows {list(VIT_TYPES)}"
+        )
+    from transformers import AutoConfig, AutoModel
+
+    vit: nn.Module = AutoModel.from_config(AutoConfig.for_model(config.architecture, **config.arguments))
+    return vit
+
+
+def timm_model(architecture: str, arguments: Mapping[str, JsonValue], **extra: Any) -> Any:
+    """An untrained timm network; `extra` are timm keyword arguments. Raises ModelLoadError for what timm refuses."""
+    import timm
+
+    if not timm.is_model(architecture):
+        raise ModelLoadError(f"unknown timm architecture {architecture!r}; `timm.list_models()` lists the known ones")
+    try:
+        return timm.create_model(architecture, pretrained=False, **extra, **arguments)
+    except (RuntimeError, TypeError, ValueError, AssertionError, IndexError) as error:
+        raise ModelLoadError(f"timm cannot build {architecture!r} with {extra | dict(arguments)}: {error}") from error
+
+
+def _vit_maps(net: Any, images: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+    patch = net.config.patch_size
+    height, width = images.shape[-2] // patch, images.shape[-1] // patch
+    output = net(pixel_values=images, output_hidden_states=True)
+    states = [*output.hidden_states[:-1], output.last_hidden_state]  # the last one behind its layer norm
+    # class and register tokens come first, whatever their number
+    return {i: states[i][:, -height * width :].mT.reshape(len(images), -1, height, width) for i in layers}
+
+
+def make_trunk(pretrained: Pretrained, layers: tuple[int, ...] | None = None) -> Trunk:
+    """Cuts a trunk out of whole weights.
+
+    Args:
+        pretrained: the weights.
+        layers: which maps it can return; by default those of `default_layers`.
+
+    Raises:
+        ModelLoadError: when a tensor the trunk needs is missing or has another shape.
+    """
+    if layers is None:
+        layers = default_layers(pretrained)
+    trunk = Trunk(
+        TrunkConfig(
+            library=pretrained.library,
+            architecture=pretrained.architecture,
+            arguments=pretrained.arguments,
+            layers=layers,
+        )
+    )
+    prefix = "model." if pretrained.library == "timm" else ""  # timm wraps the network it cuts
+    wanted = trunk.net.state_dict()
+    missing = [name for name in wanted if name.removeprefix(prefix) not in pretrained.state]
+    if missing:
+        raise ModelLoadError(
+            f"{pretrained.source} has no tensor {missing[0].removeprefix(prefix)!r} ({len(missing)} missing)"
+        )
+    try:
+        trunk.net.load_state_dict({name: pretrained.state[name.removeprefix(prefix)] for name in wanted}, strict=True)
+    except RuntimeError as error:
+        raise ModelLoadError(f"{pretrained.source} does not fit {pretrained.architecture}: {error}") from error
+    return trunk
+
+
+def default_layers(pretrained: Pretrained) -> tuple[int, ...]:
+    """Strides 8, 16 and 32 of a CNN, the last block of a ViT."""
+    if pretrained.library == "transformers":
+        depth = pretrained.arguments.get("num_hidden_layers")
+        if not isinstance(depth, int):
+            raise ModelLoadError(f"{pretrained.source}: its config does not give num_hidden_layers")
+        return (depth,)
+    return _layers_of_stride(pretrained.architecture, pretrained.arguments, (8, 16, 32))
+
+
+def patch_layers(config: TrunkConfig) -> tuple[int, ...]:
+    """The layers whose grid is fine enough for patches: strides 8 and 16 of a CNN (as PatchCore), all of a ViT."""
+    if config.library == "transformers":
+        return config.layers
+    fine = _layers_of_stride(config.architecture, config.arguments, (8, 16))
+    return tuple(layer for layer in config.layers if layer in fine)
+
+
+def _layers_of_stride(
+    architecture: str, arguments: Mapping[str, JsonValue], strides: tuple[int, ...]
+) -> tuple[int, ...]:
+    reductions = timm_model(architecture, arguments, features_only=True, feature_cls="getter").feature_info.reduction()
+    layers = tuple(index for index, stride in enumerate(reductions) if stride in strides)
+    if not layers:
+        raise ModelLoadError(f"{architecture} has no stage of stride {strides}, its strides are {reductions}")
+    return layers
+
+
+def read_weights(path: Path) -> Pretrained:
+    """Reads a local safetensors file whose own metadata says what it is.
+
+    Metadata keys: `architecture`, `model_args` (JSON), `mean`, `std` (JSON lists), `input_size`, optional
+    `library` (default timm). A classification layer in the file is left out.
+
+    Raises:
+        ModelLoadError: the file is not safetensors, lacks a key, or does not fit its architecture.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise ModelLoadError(f"weights {path}: cannot be read as safetensors ({error})") from error
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    try:
+        architecture = metadata["architecture"]
+        arguments = json.loads(metadata.get("model_args", "{}"))
+        mean, std = json.loads(metadata["mean"]), json.loads(metadata["std"])
+        size = json.loads(metadata["input_size"])
+    except (KeyError, json.JSONDecodeError) as error:
+        raise ModelLoadError(
+            f"weights {path}: the metadata must give architecture, mean, std and input_size; wrong or missing: {error}"
+        ) from error
+    sizes = (size, size) if isinstance(size, int) else tuple(size[-2:])
+    source = f"{path.name} (sha256 {digest[:16]})"
+    return _checked(architecture, arguments, state, mean, std, sizes, source)
+
+
+def write_weights(path: Path, pretrained: Pretrained) -> None:
+    """Writes what `read_weights` reads."""
+    from safetensors.torch import save_file
+
+    metadata = {
+        "format": "pt",
+        "library": pretrained.library,
+        "architecture": pretrained.architecture,
+        "model_args": json.dumps(pretrained.arguments),
+        "mean": json.dumps(pretrained.mean),
+        "std": json.dumps(pretrained.std),
+        "input_size": json.dumps(pretrained.input_size),
+    }
+    save_file({name: value.contiguous() for name, value in pretrained.state.items()}, path, metadata=metadata)
+
+
+def hub_id(name: str) -> str:
+    """The Hub repo behind a trunk's name: a timm model name, or a repo id as it is.
+
+    Raises:
+        ModelLoadError: for a name that is neither.
+    """
+    if "/" in name:
+        return name
+    import timm
+
+    if not timm.is_model(name):
+        raise ModelLoadError(f"unknown backbone {name!r}: give a timm model name, a Hub repo id, or --weights FILE")
+    repo = timm.get_pretrained_cfg(name).hf_hub_id
+    if not repo:
+        raise ModelLoadError(f"timm has no pretrained weights for {name!r}: give --weights FILE or another name")
+    return str(repo)
+
+
+def read_folder(folder: Path, source: str) -> Pretrained:
+    """Reads a downloaded timm or transformers repo: config.json and model.safetensors.
+
+    Args:
+        folder: where the files of one commit lie.
+        source: `repo@commit`, for messages and cards.
+
+    Raises:
+        ModelLoadError: for files that are missing, corrupt or of a model this version does not know.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        config = json.loads((folder / "config.json").read_text())
+        state = load_file(folder / "model.safetensors")
+        if "model_type" in config:
+            return _transformers(folder, config, state, source)
+        cfg = config["pretrained_cfg"]
+        architecture, arguments = config["architecture"], config.get("model_args", {})
+        classifier = cfg.get("classifier") or ()
+        heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
+        state = {name: value for name, value in state.items() if not name.startswith(tuple(f"{h}." for h in heads))}
+        size = tuple(cfg["input_size"][-2:])
+        return _checked(architecture, arguments, state, cfg["mean"], cfg["std"], size, source)
+    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
+        raise ModelLoadError(f"backbone {source}: not a timm or transformers model ({error!r})") from error
+
+
+def _transformers(folder: Path, config: dict[str, Any], state: dict[str, Tensor], source: str) -> Pretrained:
+    kind = config["model_type"]
+    if kind not in VIT_TYPES:
+        raise ModelLoadError(f"backbone {source}: model type {kind!r}; this version knows {list(VIT_TYPES)}")
+    preprocessing = json.loads((folder / "preprocessor_config.json").read_text())
+    from transformers import AutoConfig
+
+    full = AutoConfig.for_model(kind, **{key: value for key, value in config.items() if key != "model_type"})
+    arguments = json.loads(full.to_json_string(use_diff=True))
+    arguments = {
+        k: v for k, v in arguments.items() if k not in ("model_type", "transformers_version", "architectures", "dtype")
+    }
+    arguments["num_hidden_layers"] = full.num_hidden_layers
+    size = preprocessing.get("crop_size") or preprocessing["size"]
+    sides = (size.get("height") or size["shortest_edge"], size.get("width") or size["shortest_edge"])
+    patch = full.patch_size
+    sides = (sides[0] // patch * patch, sides[1] // patch * patch)
+    mean, std = preprocessing["image_mean"], preprocessing["image_std"]
+    return Pretrained("transformers", kind, arguments, state, tuple(mean), tuple(std), sides, source)
+
+
+def _checked(
+    architecture: str,
+    arguments: dict[str, JsonValue],
+    state: dict[str, Tensor],
+    mean: list[float],
+    std: list[float],
+    input_size: tuple[int, ...],
+    source: str,
+) -> Pretrained:
+    """timm weights, held against the whole network without its classification layer."""
+    whole = timm_model(architecture, arguments, num_classes=0).state_dict()
+    missing = sorted(set(whole) - set(state))
+    extra = sorted(set(state) - set(whole))
+    wrong = sorted(name for name in set(whole) & set(state) if whole[name].shape != state[name].shape)
+    for names, what in ((missing, "lacks"), (extra, "has an unknown"), (wrong, "has a wrong shape for")):
+        if names:
+            raise ModelLoadError(f"{source} {what} tensor {names[0]!r} of {architecture} ({len(names)} in all)")
+    height, width = input_size
+    triple_mean, triple_std = (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
+    return Pretrained("timm", architecture, arguments, state, triple_mean, triple_std, (height, width), source)

@@ -1,0 +1,179 @@
+"""Held-out scores -> thresholds and p-values. A score equal to a threshold is a defect, everywhere.
+
+p-values are split-conformal (Vovk et al. 2005; Bates et al. 2023, arXiv 2104.08279): with n held-out good images no
+p-value is below 1/(n + 1), and a good part falls at or below a level `far` with at most that probability, as long as
+it comes from the same production as the held-out ones.
+"""
+
+import math
+from bisect import bisect_left
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from anomaly.errors import CalibrationError, ModelLoadError
+
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+ThresholdName = Literal["far", "f1", "f2", "safe"]
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Threshold(_Frozen):
+    """A cut in a detector's own units, and what it did on the calibration images."""
+
+    value: Finite  # score >= value is a defect
+    false_alarms: int
+    good: int  # how many good images `false_alarms` is out of
+    missed: int
+    defects: int  # how many defects `missed` is out of; 0 for a threshold set from good images alone
+    level: float | None = None  # far only: the false-alarm probability that was asked for
+
+
+class HeatmapScale(_Frozen):
+    """The fixed scale a heatmap is drawn on, from the pixels of good held-out images."""
+
+    low: Finite  # their median
+    high: Finite  # their 99.9th percentile
+    images: int
+
+
+class Calibration(_Frozen):
+    """What makes one detector's score on one category comparable."""
+
+    split_hash: str  # of the manifest that says which images were held out
+    good_scores: tuple[Finite, ...] = Field(min_length=1)  # ascending
+    defect_scores: tuple[Finite, ...] = ()  # ascending
+    thresholds: dict[ThresholdName, Threshold]
+    heatmap: HeatmapScale | None = None
+
+    @model_validator(mode="after")
+    def _sorted(self) -> Self:
+        for scores in (self.good_scores, self.defect_scores):
+            if any(later < earlier for earlier, later in pairwise(scores)):
+                raise ValueError("held-out scores must be in ascending order")
+        return self
+
+    def p_value(self, score: float) -> float:
+        """Share of good parts expected to score this high or higher: (1 + #{good >= score}) / (n + 1)."""
+        return (1 + len(self.good_scores) - bisect_left(self.good_scores, score)) / (len(self.good_scores) + 1)
+
+    def margin(self, score: float, name: ThresholdName) -> float:
+        """How far above (>= 0) or below a threshold, in interquartile ranges of the good scores.
+
+        That makes the distances of two detectors comparable; it is no probability.
+        """
+        lower, upper = (self.good_scores[int(q * (len(self.good_scores) - 1))] for q in (0.25, 0.75))
+        return (score - self.thresholds[name].value) / max(upper - lower, 1e-12)
+
+    @property
+    def smallest_p_value(self) -> float:
+        return 1 / (len(self.good_scores) + 1)
+
+
+class CalibrationFile(_Frozen):
+    """calibration.json: one calibration a category."""
+
+    format: Literal[1] = 1
+    categories: dict[str, Calibration]
+
+
+def calibrate(
+    good: Sequence[float],
+    defects: Sequence[float],
+    *,
+    split_hash: str,
+    far: float = 0.05,
+    heatmap: HeatmapScale | None = None,
+) -> Calibration:
+    """Sets the thresholds from held-out scores.
+
+    Args:
+        good: scores of good images that were not trained on.
+        defects: scores of labelled defects that were not trained on; without any there is only `far`.
+        split_hash: of the manifest of the split.
+        far: the false-alarm level that is asked for, in (0, 1).
+        heatmap: the scale, for a detector that gives heatmaps.
+
+    Raises:
+        CalibrationError: a score is not finite, or there are too few good images for the level.
+    """
+    if broken := [score for score in [*good, *defects] if not math.isfinite(score)]:
+        raise CalibrationError(f"{len(broken)} held-out scores are not finite ({broken[0]}): the detector is broken")
+    ok, bad = sorted(map(float, good)), sorted(map(float, defects))
+    thresholds: dict[ThresholdName, Threshold] = {"far": _far(ok, far)}
+    if bad:
+        thresholds |= {
+            "f1": _counted(_best_f(ok, bad, beta=1), ok, bad),
+            "f2": _counted(_best_f(ok, bad, beta=2), ok, bad),
+            "safe": _counted(_below(bad[0], ok), ok, bad),
+        }
+    return Calibration(
+        split_hash=split_hash,
+        good_scores=tuple(ok),
+        defect_scores=tuple(bad),
+        thresholds=thresholds,
+        heatmap=heatmap,
+    )
+
+
+def least_good(far: float) -> int:
+    """How many held-out good images a false-alarm level needs: the least n with 1 / (n + 1) <= far."""
+    return math.ceil(1 / far - 1 - 1e-9)
+
+
+def _far(good: list[float], far: float) -> Threshold:
+    if not 0 < far < 1:
+        raise CalibrationError(f"a false-alarm level must lie in (0, 1), not {far}")
+    if len(good) < least_good(far):
+        raise CalibrationError(
+            f"a false-alarm level of {far} needs {least_good(far)} held-out good images, there are {len(good)}: "
+            f"add good images or ask for a level of at least {1 / (len(good) + 1):.3f}"
+        )
+    # p <= far means fewer than far * (n + 1) good scores at or above; 1e-9 keeps 0.05 * 20 from being 0.99999
+    allowed = math.floor(far * (len(good) + 1) + 1e-9) - 1
+    value = math.nextafter(good[-1 - allowed], math.inf)
+    return _counted(value, good, []).model_copy(update={"level": far})
+
+
+def _counted(value: float, good: list[float], defects: list[float]) -> Threshold:
+    return Threshold(
+        value=value,
+        false_alarms=len(good) - bisect_left(good, value),
+        good=len(good),
+        missed=bisect_left(defects, value),
+        defects=len(defects),
+    )
+
+
+def _below(score: float, scores: list[float]) -> float:
+    """Half-way from `score` down to the next lower one: every cut in between did the same on the calibration images."""
+    lower = bisect_left(scores, score)
+    middle = score if lower == 0 else score - (score - scores[lower - 1]) / 2
+    return min(middle, score)
+
+
+def _best_f(good: list[float], defects: list[float], beta: float) -> float:
+    """The cut of the largest F-beta; of equal ones the lowest, for a miss costs more than a false alarm."""
+    everything = sorted({*good, *defects})
+
+    def f_beta(cut: float) -> float:
+        counts = _counted(cut, good, defects)
+        hits = counts.defects - counts.missed
+        return (1 + beta**2) * hits / ((1 + beta**2) * hits + beta**2 * counts.missed + counts.false_alarms)
+
+    best = max(sorted(defects), key=f_beta)  # max keeps the first, that is the lowest; the best cut is at a defect
+    return _below(best, everything)
+
+
+def read_calibration(path: Path) -> CalibrationFile:
+    """Reads calibration.json. Raises ModelLoadError naming the file and the key."""
+    try:
+        return CalibrationFile.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError) as error:
+        raise ModelLoadError(f"{path.name}: {error}") from error

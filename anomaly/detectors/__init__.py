@@ -1,0 +1,34 @@
+"""The detectors this version knows. `kind` in a model's config.json is looked up here, never imported."""
+
+from anomaly.detectors.autoencoder import Autoencoder, AutoencoderConfig
+from anomaly.detectors.base import Boxes, Detector, DetectorConfig, DetectorOutput
+from anomaly.detectors.baseline_cnn import BaselineCNN, BaselineCNNConfig
+from anomaly.detectors.classifier import Classifier, ClassifierConfig
+from anomaly.detectors.mahalanobis import Mahalanobis, MahalanobisConfig
+from anomaly.detectors.patch_knn import PatchKNN, PatchKNNConfig
+
+DETECTORS: dict[str, type[Detector]] = {
+    "autoencoder": Autoencoder,
+    "baseline_cnn": BaselineCNN,
+    "classifier": Classifier,
+    "mahalanobis": Mahalanobis,
+    "patch_knn": PatchKNN,
+}
+
+__all__ = [
+    "DETECTORS",
+    "Autoencoder",
+    "AutoencoderConfig",
+    "BaselineCNN",
+    "BaselineCNNConfig",
+    "Boxes",
+    "Classifier",
+    "ClassifierConfig",
+    "Detector",
+    "DetectorConfig",
+    "DetectorOutput",
+    "Mahalanobis",
+    "MahalanobisConfig",
+    "PatchKNN",
+    "PatchKNNConfig",
+]

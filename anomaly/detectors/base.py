@@ -1,0 +1,165 @@
+"""What every detector is: a frozen config, tensors, and one method that turns features into scores."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Annotated, ClassVar, Self
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from anomaly.backbones import Trunk
+
+Triple = tuple[float, float, float]
+IMAGE = -1  # the layer that is the image itself
+Side = Annotated[int, Field(ge=16, le=4096)]
+
+
+class DetectorConfig(BaseModel):
+    """What is written to config.json. A misspelt key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    input_size: tuple[Side, Side] = (256, 256)  # (height, width) that images are resized to
+    mean: Triple = (0.485, 0.456, 0.406)  # per channel, of RGB in [0, 1]
+    std: Triple = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True)
+class Boxes:
+    """Rectangles found in one image."""
+
+    xyxy: Tensor  # (N, 4) float32, pixels of the image passed in
+    scores: Tensor  # (N,) float32
+    labels: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class DetectorOutput:
+    """What a detector says of a batch, in its own units."""
+
+    scores: Tensor  # (B,) float32, higher = more anomalous
+    heatmaps: Tensor | None = None  # (B, H, W) float32, H, W of the images passed in, higher = more anomalous
+    class_logits: Tensor | None = None  # (B, n_classes) float32
+    boxes: list[Boxes] | None = None
+
+
+class Detector(nn.Module, ABC):
+    """One model that looks at an image and returns a raw score.
+
+    `inputs` is what the method starts from: maps of a frozen trunk by layer, or the resized and normalised image (layer
+    IMAGE) where there is none. For two detectors with the same `input_key` the maps of a layer are the same, so whoever
+    holds both computes them once.
+    """
+
+    kind: ClassVar[str]  # its key in DETECTORS and in config.json
+    config_type: ClassVar[type[DetectorConfig]]
+    config: DetectorConfig
+    trunk: Trunk | None = None
+
+    def __init__(self, config: DetectorConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def layers(self) -> frozenset[int]:
+        """Which layers `predict_from` needs."""
+        return frozenset({IMAGE})
+
+    def inputs(self, images: Tensor, layers: Collection[int] | None = None) -> dict[int, Tensor]:
+        """Turns images into what `predict_from` takes.
+
+        Args:
+            images: float32 (B, 3, H, W), RGB in [0, 1], any H and W.
+            layers: the layers to compute, its own by default; more when others share them.
+        """
+        prepared = prepare(images, self.config)
+        if self.trunk is None:
+            return {IMAGE: prepared}
+        maps: dict[int, Tensor] = self.trunk(prepared, self.layers if layers is None else layers)
+        return maps
+
+    @abstractmethod
+    def predict_from(self, inputs: Mapping[int, Tensor], size: tuple[int, int]) -> DetectorOutput:
+        """Scores what `inputs` returned; heatmaps come out at `size` = (H, W)."""
+
+    def predict(self, images: Tensor) -> DetectorOutput:
+        """Scores float32 images (B, 3, H, W), RGB in [0, 1], of any H and W."""
+        return self.predict_from(self.inputs(images), (images.shape[-2], images.shape[-1]))
+
+    def input_key(self) -> str:
+        """Equal for two detectors exactly when their `inputs` are equal for every image."""
+        fields = DetectorConfig.model_fields.keys()
+        trunk = "none" if self.trunk is None else self.trunk.fingerprint()
+        return f"{self.config.model_dump_json(include=set(fields))} {trunk}"
+
+    @classmethod
+    def from_state(cls, config: DetectorConfig, state: dict[str, Tensor]) -> Self:
+        """Rebuilds the detector from its config and `state_dict`. Any missing, extra or misshapen tensor raises."""
+        detector = cls(config)
+        load_exactly(detector, state)
+        return detector
+
+
+def prepare(images: Tensor, config: DetectorConfig) -> Tensor:
+    """Resizes (bilinear, antialiased, aspect ratio not kept) and normalises: (B, 3, H, W) -> (B, 3, *input_size)."""
+    if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.float32:
+        raise ValueError(f"images must be float32 (B, 3, H, W) in [0, 1], not {images.dtype} {tuple(images.shape)}")
+    if tuple(images.shape[-2:]) != config.input_size:
+        images = F.interpolate(images, config.input_size, mode="bilinear", antialias=True, align_corners=False)
+    mean = images.new_tensor(config.mean).view(1, 3, 1, 1)
+    std = images.new_tensor(config.std).view(1, 3, 1, 1)
+    return (images - mean) / std
+
+
+def enlarge(maps: Tensor, size: tuple[int, int], sigma: float = 0.0, at: tuple[int, int] | None = None) -> Tensor:
+    """Brings maps to the size of the picture.
+
+    Args:
+        maps: (B, h, w), any units.
+        size: (H, W) of the picture.
+        sigma: standard deviation of a Gaussian blur, in pixels at `at`, so that a score taken from the blurred map
+            does not depend on the size of the picture.
+        at: (height, width) the blur works at; needed with `sigma`.
+
+    Returns:
+        (B, H, W) in the same units.
+    """
+    maps = smooth(maps, sigma, at) if at is not None else maps
+    if tuple(maps.shape[-2:]) == size:
+        return maps
+    return F.interpolate(maps[:, None], size, mode="bilinear", align_corners=False)[:, 0]
+
+
+def smooth(maps: Tensor, sigma: float, at: tuple[int, int]) -> Tensor:
+    """Bilinear to `at`, then a Gaussian of `sigma` pixels: (B, h, w) -> (B, *at)."""
+    maps = F.interpolate(maps[:, None], at, mode="bilinear", align_corners=False)
+    if sigma > 0:
+        radius = int(4 * sigma + 0.5)
+        line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device) / sigma) ** 2)
+        line = line / line.sum()
+        # replicate, not reflect: reflection refuses a map that is smaller than the kernel's radius
+        maps = F.conv2d(F.pad(maps, (radius, radius, 0, 0), mode="replicate"), line.view(1, 1, 1, -1))
+        maps = F.conv2d(F.pad(maps, (0, 0, radius, radius), mode="replicate"), line.view(1, 1, -1, 1))
+    return maps[:, 0]
+
+
+def top_mean(maps: Tensor, share: float) -> Tensor:
+    """Mean over the largest `share` of each map's pixels: (B, h, w) -> (B,)."""
+    flat = maps.flatten(1)
+    return flat.topk(max(1, round(share * flat.shape[1])), dim=1).values.mean(dim=1)
+
+
+def load_exactly(module: nn.Module, state: dict[str, Tensor]) -> None:
+    """`load_state_dict`, strict, and every tensor finite."""
+    module.load_state_dict(state, strict=True)
+    broken = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
+    if broken:
+        raise ValueError(f"not finite: {', '.join(broken[:3])}")
+
+
+def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The entries below `prefix.`, without it."""
+    return {name.removeprefix(prefix + "."): value for name, value in state.items() if name.startswith(prefix + ".")}

@@ -1,0 +1,311 @@
+"""A released ensemble: image -> votes -> decision -> report. The main path of the product."""
+
+import hashlib
+import math
+import time
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Annotated, Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from anomaly import __version__, hub
+from anomaly.calibration import Calibration
+from anomaly.detectors import Detector, DetectorOutput
+from anomaly.emissions import Emissions, EmissionsMeter, shares
+from anomaly.errors import InspectionError, ModelLoadError, PolicyError
+from anomaly.images import ImageLimits, RgbImage, digest
+from anomaly.model_repo import MODEL_FILES, load_detector
+from anomaly.policy import Decision, Failure, Policy, Vote, check_policy, next_step
+from anomaly.report import MemberVote, Report
+
+INSPECTOR_FILE = "inspector.json"
+
+
+class MemberRef(BaseModel):
+    """One detector, at one commit."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    repo: str
+    commit: Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]  # of its model.safetensors
+
+
+class InspectorFile(BaseModel):
+    """inspector.json: what is released."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    category: str
+    labels: tuple[str, ...]  # "good" first, then the defect types that were seen
+    members: tuple[MemberRef, ...] = Field(min_length=1)
+    policies: tuple[Policy, ...] = Field(min_length=1)
+    default_policy: str
+    limits: ImageLimits = ImageLimits()
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """A detector that is ready to vote."""
+
+    ref: MemberRef
+    detector: Detector
+    calibration: Calibration
+
+
+@dataclass(frozen=True, slots=True)
+class Ballot:
+    """What one member gave: a vote or a failure, and what it drew."""
+
+    vote: Vote | Failure
+    duration_ms: float
+    heatmap: NDArray[np.float32] | None = None  # (H, W), the detector's own units
+    class_shares: dict[str, float] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inspection:
+    """What one image gave."""
+
+    report: Report
+    heatmaps: Mapping[str, NDArray[np.float32]]  # by member, (H, W) at the size of the image, in its own units
+
+
+class Inspector:
+    """Members, policies and the meter that measures them. Load one with `load_inspector`."""
+
+    def __init__(
+        self,
+        file: InspectorFile,
+        members: Sequence[Member],
+        *,
+        source: str,
+        revision: str,
+        commit: str,
+        meter: EmissionsMeter,
+        device: str = "cpu",
+    ) -> None:
+        self.file = file
+        self.members = {member.ref.name: member for member in members}
+        self.policies = {policy.name: policy for policy in file.policies}
+        self.source, self.revision, self.commit = source, revision, commit
+        self.meter = meter
+        self._device = device
+        calibrations = {name: member.calibration for name, member in self.members.items()}
+        for policy in file.policies:
+            check_policy(policy, calibrations)
+        if file.default_policy not in self.policies:
+            raise PolicyError(f"default_policy {file.default_policy!r} is not among {sorted(self.policies)}")
+        _share_trunks([member.detector for member in members])
+
+    def policy(self, name: str | None = None) -> Policy:
+        """The policy of that name, the default one without a name. Raises PolicyError for an unknown one."""
+        try:
+            return self.policies[name or self.file.default_policy]
+        except KeyError:
+            raise PolicyError(f"unknown policy {name!r}; this inspector has {sorted(self.policies)}") from None
+
+    def inspect(
+        self, image: RgbImage, policy: str | None = None, *, revision: str | None = None, warnings: Sequence[str] = ()
+    ) -> Inspection:
+        """Decides on one picture.
+
+        Args:
+            image: uint8 (H, W, 3) RGB, as `images.read` returns it.
+            policy: name of one of the inspector's policies.
+            revision: what to write into the report as the revision asked for, if another name led to this commit.
+            warnings: to write into the report.
+
+        Raises:
+            PolicyError: unknown policy.
+        """
+        rule = self.policy(policy)
+        started = time.perf_counter()
+        ballots: dict[str, Ballot] = {}
+        with self.meter.measure() as measurement:
+            step = next_step({}, rule)
+            while not isinstance(step, Decision):
+                ballots |= self.ballots(image, step.members)
+                step = next_step({name: ballot.vote for name, ballot in ballots.items()}, rule)
+        if measurement.emissions is None:
+            raise InspectionError("the emissions of this inspection were not recorded")
+        report = Report(
+            decision=step.verdict,
+            reason=step.reason,
+            category=self.file.category,
+            inspector=self.source,
+            revision=revision or self.revision,
+            commit=self.commit,
+            policy=rule.name,
+            image_width=image.shape[1],
+            image_height=image.shape[0],
+            image_sha256=digest(image),
+            votes=self._rows(ballots, step, rule, measurement.emissions),
+            emissions=measurement.emissions,
+            duration_ms=(time.perf_counter() - started) * 1e3,
+            created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
+            version=__version__,
+            warnings=tuple(warnings),
+        )
+        heatmaps = {name: ballot.heatmap for name, ballot in ballots.items() if ballot.heatmap is not None}
+        return Inspection(report, heatmaps)
+
+    @torch.no_grad()  # not inference_mode: Grad-CAM needs a gradient of what the network gave
+    def ballots(self, image: RgbImage, names: Collection[str]) -> dict[str, Ballot]:
+        """Runs these members; a trunk that several stand on runs once.
+
+        Args:
+            image: uint8 (H, W, 3) RGB.
+            names: of members.
+
+        Returns:
+            A ballot for each, whatever happens: a crash or a score that is not finite is a Failure.
+        """
+        tensor = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float() / 255
+        groups: dict[str, list[Member]] = {}
+        for name in names:
+            groups.setdefault(self.members[name].detector.input_key(), []).append(self.members[name])
+        ballots: dict[str, Ballot] = {}
+        for members in groups.values():
+            started = time.perf_counter()
+            layers = frozenset().union(*(member.detector.layers for member in members))
+            try:
+                inputs = members[0].detector.inputs(tensor, layers)
+            except Exception as error:  # whatever happens in a network, it is no vote for ok
+                failed = Failure(members[0].ref.name, f"the trunk failed: {_one_line(error)}")
+                ballots |= {m.ref.name: Ballot(Failure(m.ref.name, failed.reason), 0.0) for m in members}
+                continue
+            shared_ms = (time.perf_counter() - started) * 1e3 / len(members)
+            for member in members:
+                ballots[member.ref.name] = self._ballot(member, inputs, image, shared_ms)
+        return {name: ballots[name] for name in names}
+
+    def _ballot(self, member: Member, inputs: Mapping[int, Tensor], image: RgbImage, shared_ms: float) -> Ballot:
+        started = time.perf_counter()
+        name = member.ref.name
+
+        def duration_ms() -> float:
+            return shared_ms + (time.perf_counter() - started) * 1e3
+
+        try:
+            output = member.detector.predict_from(inputs, (image.shape[0], image.shape[1]))
+            score = float(output.scores[0])
+            heatmap = None if output.heatmaps is None else output.heatmaps[0].float().cpu().numpy()
+            class_shares = _class_shares(member.detector, output)
+        except Exception as error:  # whatever happens in a network, it is no vote for ok
+            return Ballot(Failure(name, f"it crashed: {_one_line(error)}"), duration_ms())
+        if not math.isfinite(score) or (heatmap is not None and not np.isfinite(heatmap).all()):
+            return Ballot(Failure(name, f"its score or heatmap is not finite (score {score})"), duration_ms())
+        thresholds = {key: threshold.value for key, threshold in member.calibration.thresholds.items()}
+        vote = Vote(name, score, member.calibration.p_value(score), thresholds)
+        return Ballot(vote, duration_ms(), heatmap, class_shares)
+
+    def _rows(
+        self, ballots: Mapping[str, Ballot], decision: Decision, policy: Policy, emissions: Emissions
+    ) -> tuple[MemberVote, ...]:
+        energy = shares(emissions.energy_mj, {name: ballot.duration_ms for name, ballot in ballots.items()})
+        rows = []
+        for name, ballot in ballots.items():
+            ref, vote = self.members[name].ref, ballot.vote
+            cast = vote if isinstance(vote, Vote) else None
+            rows.append(
+                MemberVote(
+                    member=name,
+                    kind=self.members[name].detector.kind,
+                    repo=ref.repo,
+                    commit=ref.commit,
+                    verdict=decision.verdicts.get(name, "failed"),
+                    score=cast.score if cast else None,
+                    threshold_name=policy.rule.threshold,
+                    threshold=self.members[name].calibration.thresholds[policy.rule.threshold].value,
+                    p_value=cast.p_value if cast else None,
+                    class_shares=ballot.class_shares,
+                    duration_ms=ballot.duration_ms,
+                    energy_share_mj=energy[name],
+                    error=vote.reason if isinstance(vote, Failure) else None,
+                )
+            )
+        return tuple(rows)
+
+
+def load_inspector(
+    source: str, revision: str | None = None, *, meter: EmissionsMeter | None = None, device: str = "cpu"
+) -> Inspector:
+    """Loads a released inspector: every member at the commit it names, checked.
+
+    Args:
+        source: a Hub repo id or a local folder in the Hub's cache layout.
+        revision: tag, branch or commit; `main` by default.
+        meter: shared by all inspectors of a process.
+        device: of torch.
+
+    Raises:
+        RegistryError: it cannot be had, of the kind that tells why.
+        ModelLoadError: a file of it is not right.
+        PolicyError: one of its policies is not possible.
+    """
+    place = hub.parse_source(source)
+    return load_at(place, hub.resolve(place, revision), revision or "main", meter=meter, device=device)
+
+
+def load_at(
+    place: hub.Source, commit: str, revision: str, *, meter: EmissionsMeter | None = None, device: str = "cpu"
+) -> Inspector:
+    """`load_inspector` for a revision that was resolved already."""
+    folder = hub.download(place, commit, [INSPECTOR_FILE])
+    try:
+        file = InspectorFile.model_validate_json((folder / INSPECTOR_FILE).read_bytes())
+    except ValidationError as error:
+        raise ModelLoadError(f"{place.repo_id}@{commit[:12]}: {INSPECTOR_FILE}: {error}") from error
+    members = [_load_member(place, ref, file.category, device) for ref in file.members]
+    return Inspector(
+        file,
+        members,
+        source=place.text,
+        revision=revision,
+        commit=commit,
+        meter=meter or EmissionsMeter(),
+        device=device,
+    )
+
+
+def _load_member(place: hub.Source, ref: MemberRef, category: str, device: str) -> Member:
+    folder = hub.download(place.sibling(ref.repo), ref.commit, MODEL_FILES)
+    found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if found != ref.sha256:
+        raise ModelLoadError(
+            f"{ref.repo}@{ref.commit[:12]}: model.safetensors is corrupt or was exchanged: its sha256 is "
+            f"{found[:16]}, the inspector was released with {ref.sha256[:16]}"
+        )
+    loaded = load_detector(folder, device=device)
+    if category not in loaded.calibrations.categories:
+        known = sorted(loaded.calibrations.categories)
+        raise ModelLoadError(f"{ref.repo}@{ref.commit[:12]}: not calibrated for {category!r}, only for {known}")
+    return Member(ref, loaded.detector, loaded.calibrations.categories[category])
+
+
+def _share_trunks(detectors: Sequence[Detector]) -> None:
+    """Byte-identical trunks become one module in memory."""
+    seen: dict[str, Detector] = {}
+    for detector in detectors:
+        if detector.trunk is not None:
+            detector.trunk = seen.setdefault(detector.trunk.fingerprint(), detector).trunk
+
+
+def _class_shares(detector: Detector, output: DetectorOutput) -> dict[str, float] | None:
+    classes: tuple[str, ...] | None = getattr(detector.config, "classes", None)
+    if output.class_logits is None or classes is None:
+        return None
+    return dict(zip(classes, output.class_logits[0].softmax(dim=0).tolist(), strict=True))
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:200]

@@ -1,0 +1,30 @@
+"""What a deployment may set, by environment variables that begin with VIGIE_ (pydantic-settings)."""
+
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import Field, field_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+STARTER = Path(__file__).resolve().parent.parent / "starter"
+
+
+class Settings(BaseSettings):
+    """The descriptions below are the table in the README."""
+
+    model_config = SettingsConfigDict(env_prefix="VIGIE_", frozen=True, extra="ignore")
+
+    inspectors: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(str(STARTER),), min_length=1, description="Hub repo ids or folders, separated by commas"
+    )
+    country: str = Field(default="USA", description="ISO 3166 alpha-3 code of the country whose electricity is used")
+    cpu_power_w: float | None = Field(default=None, gt=0, description="rated CPU power where it is known, in watts")
+    max_pixels: int | None = Field(default=None, gt=0, description="limit on a picture's pixels, under the inspector's")
+    max_bytes: int = Field(default=50_000_000, gt=0, description="limit on an uploaded file, in bytes")
+    loaded_inspectors: int = Field(default=3, gt=0, description="how many revisions stay in memory")
+    device: str = Field(default="auto", description="cpu, cuda, or auto: cuda where there is one")
+
+    @field_validator("inspectors", mode="before")
+    @classmethod
+    def _split(cls, value: object) -> object:
+        return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
