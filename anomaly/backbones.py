@@ -4,12 +4,12 @@ together: whatever gives the weights also gives mean, std and input size."""
 import hashlib
 import json
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, Json, JsonValue, ValidationError
 from torch import Tensor, nn
 
 from anomaly.errors import ModelLoadError
@@ -26,6 +26,17 @@ class TrunkConfig(BaseModel):
     architecture: str  # a timm model name, or a transformers model type out of VIT_TYPES
     arguments: dict[str, JsonValue] = {}  # timm: keyword arguments; transformers: the model's config
     layers: tuple[int, ...]  # that can be asked for; timm: stages, 0 = stride 2; transformers: blocks, 1 = the first
+
+
+class _Metadata(BaseModel):
+    """What a safetensors file says of its own weights. Other keys (licence, origin) are left alone."""
+
+    library: Literal["timm", "transformers"] = "timm"
+    architecture: str
+    model_args: Json[dict[str, JsonValue]] = {}
+    mean: Json[tuple[float, float, float]]
+    std: Json[tuple[float, float, float]]
+    input_size: Json[int | tuple[int, int] | tuple[int, int, int]]  # side, (height, width) or (3, height, width)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +56,8 @@ class Pretrained:
 class Trunk(nn.Module):
     """A frozen network that returns feature maps.
 
-    Several detectors may stand on one trunk and take different layers of it; a pass stops at the deepest one asked for.
+    Several detectors may stand on one trunk and take different layers of it; a CNN's pass stops at the deepest one
+    asked for.
     """
 
     def __init__(self, config: TrunkConfig) -> None:
@@ -208,19 +220,25 @@ def read_weights(path: Path) -> Pretrained:
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except (OSError, SafetensorError) as error:
         raise ModelLoadError(f"weights {path}: cannot be read as safetensors ({error})") from error
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    source = f"{path.name} (sha256 {hashlib.sha256(path.read_bytes()).hexdigest()[:16]})"
     try:
-        architecture = metadata["architecture"]
-        arguments = json.loads(metadata.get("model_args", "{}"))
-        mean, std = json.loads(metadata["mean"]), json.loads(metadata["std"])
-        size = json.loads(metadata["input_size"])
-    except (KeyError, json.JSONDecodeError) as error:
+        fields = _Metadata.model_validate(metadata)
+    except ValidationError as error:
         raise ModelLoadError(
             f"weights {path}: the metadata must give architecture, mean, std and input_size; wrong or missing: {error}"
         ) from error
-    sizes = (size, size) if isinstance(size, int) else tuple(size[-2:])
-    source = f"{path.name} (sha256 {digest[:16]})"
-    return _checked(architecture, arguments, state, mean, std, sizes, source)
+    size = fields.input_size
+    pretrained = Pretrained(
+        library=fields.library,
+        architecture=fields.architecture,
+        arguments=fields.model_args,
+        state=state,
+        mean=fields.mean,
+        std=fields.std,
+        input_size=(size, size) if isinstance(size, int) else (size[-2], size[-1]),
+        source=source,
+    )
+    return _checked(pretrained) if fields.library == "timm" else pretrained
 
 
 def write_weights(path: Path, pretrained: Pretrained) -> None:
@@ -272,58 +290,79 @@ def read_folder(folder: Path, source: str) -> Pretrained:
 
     try:
         config = json.loads((folder / "config.json").read_text())
-        state = load_file(folder / "model.safetensors")
         if "model_type" in config:
-            return _transformers(folder, config, state, source)
+            return _transformers(folder, config["model_type"], source)
         cfg = config["pretrained_cfg"]
-        architecture, arguments = config["architecture"], config.get("model_args", {})
-        classifier = cfg.get("classifier") or ()
-        heads = (classifier,) if isinstance(classifier, str) else tuple(classifier)
-        state = {name: value for name, value in state.items() if not name.startswith(tuple(f"{h}." for h in heads))}
-        size = tuple(cfg["input_size"][-2:])
-        return _checked(architecture, arguments, state, cfg["mean"], cfg["std"], size, source)
-    except (OSError, KeyError, json.JSONDecodeError, SafetensorError) as error:
-        raise ModelLoadError(f"backbone {source}: not a timm or transformers model ({error!r})") from error
+        height, width = cfg["input_size"][-2:]
+        arguments = config.get("model_args") or {}
+        arguments.pop("num_classes", None)  # timm may write it down; here networks are built without that layer
+        return _checked(
+            Pretrained(
+                library="timm",
+                architecture=config["architecture"],
+                arguments=arguments,
+                state=load_file(folder / "model.safetensors"),
+                mean=tuple(cfg["mean"]),
+                std=tuple(cfg["std"]),
+                input_size=(height, width),
+                source=source,
+            )
+        )
+    except (OSError, KeyError, TypeError, ValueError, SafetensorError) as error:
+        what = f"{type(error).__name__}: {error}"
+        raise ModelLoadError(f"backbone {source}: not a timm or transformers model ({what})") from error
 
 
-def _transformers(folder: Path, config: dict[str, Any], state: dict[str, Tensor], source: str) -> Pretrained:
-    kind = config["model_type"]
+def _transformers(folder: Path, kind: str, source: str) -> Pretrained:
     if kind not in VIT_TYPES:
         raise ModelLoadError(f"backbone {source}: model type {kind!r}; this version knows {list(VIT_TYPES)}")
     preprocessing = json.loads((folder / "preprocessor_config.json").read_text())
-    from transformers import AutoConfig
+    from transformers import AutoModel
 
-    full = AutoConfig.for_model(kind, **{key: value for key, value in config.items() if key != "model_type"})
-    arguments = json.loads(full.to_json_string(use_diff=True))
-    arguments = {
-        k: v for k, v in arguments.items() if k not in ("model_type", "transformers_version", "architectures", "dtype")
-    }
-    arguments["num_hidden_layers"] = full.num_hidden_layers
+    # on the Hub tensors have other names than in transformers' modules (attention.query is q_proj): it has to read them
+    try:
+        model, info = AutoModel.from_pretrained(
+            folder, local_files_only=True, use_safetensors=True, output_loading_info=True, dtype=torch.float32
+        )
+    except RuntimeError as error:
+        raise ModelLoadError(f"backbone {source}: {error}") from error
+    if missing := sorted(info["missing_keys"]):  # transformers would leave them at random
+        raise ModelLoadError(f"{source} lacks tensor {missing[0]!r} of {kind} ({len(missing)} in all)")
+    arguments = json.loads(model.config.to_json_string(use_diff=True))
+    for name in ("model_type", "transformers_version", "architectures", "dtype", "_name_or_path"):
+        arguments.pop(name, None)
+    arguments["num_hidden_layers"] = model.config.num_hidden_layers
     size = preprocessing.get("crop_size") or preprocessing["size"]
     sides = (size.get("height") or size["shortest_edge"], size.get("width") or size["shortest_edge"])
-    patch = full.patch_size
-    sides = (sides[0] // patch * patch, sides[1] // patch * patch)
-    mean, std = preprocessing["image_mean"], preprocessing["image_std"]
-    return Pretrained("transformers", kind, arguments, state, tuple(mean), tuple(std), sides, source)
+    patch = model.config.patch_size
+    return Pretrained(
+        library="transformers",
+        architecture=kind,
+        arguments=arguments,
+        state=model.state_dict(),
+        mean=tuple(preprocessing["image_mean"]),
+        std=tuple(preprocessing["image_std"]),
+        input_size=(sides[0] // patch * patch, sides[1] // patch * patch),
+        source=source,
+    )
 
 
-def _checked(
-    architecture: str,
-    arguments: dict[str, JsonValue],
-    state: dict[str, Tensor],
-    mean: list[float],
-    std: list[float],
-    input_size: tuple[int, ...],
-    source: str,
-) -> Pretrained:
-    """timm weights, held against the whole network without its classification layer."""
-    whole = timm_model(architecture, arguments, num_classes=0).state_dict()
+def _checked(given: Pretrained) -> Pretrained:
+    """timm weights without their classification layer, held against the whole network without it."""
+    try:
+        network = timm_model(given.architecture, given.arguments, num_classes=0)
+    except ModelLoadError as error:
+        raise ModelLoadError(f"{given.source}: {error}") from error
+    heads = network.pretrained_cfg.get("classifier") or ()
+    prefixes = tuple(f"{head}." for head in ([heads] if isinstance(heads, str) else heads))
+    state = {name: value for name, value in given.state.items() if not name.startswith(prefixes)}
+    whole = network.state_dict()
     missing = sorted(set(whole) - set(state))
     extra = sorted(set(state) - set(whole))
     wrong = sorted(name for name in set(whole) & set(state) if whole[name].shape != state[name].shape)
     for names, what in ((missing, "lacks"), (extra, "has an unknown"), (wrong, "has a wrong shape for")):
         if names:
-            raise ModelLoadError(f"{source} {what} tensor {names[0]!r} of {architecture} ({len(names)} in all)")
-    height, width = input_size
-    triple_mean, triple_std = (mean[0], mean[1], mean[2]), (std[0], std[1], std[2])
-    return Pretrained("timm", architecture, arguments, state, triple_mean, triple_std, (height, width), source)
+            raise ModelLoadError(
+                f"{given.source} {what} tensor {names[0]!r} of {given.architecture} ({len(names)} in all)"
+            )
+    return replace(given, state=state)

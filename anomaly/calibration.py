@@ -8,7 +8,7 @@ it comes from the same production as the held-out ones.
 import math
 from bisect import bisect_left
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import count, pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
@@ -124,7 +124,8 @@ def calibrate(
 
 def least_good(far: float) -> int:
     """How many held-out good images a false-alarm level needs: the least n with 1 / (n + 1) <= far."""
-    return math.ceil(1 / far - 1 - 1e-9)
+    around = max(1, round(1 / far) - 1)
+    return next(n for n in count(around) if 1 / (n + 1) <= far)
 
 
 def _far(good: list[float], far: float) -> Threshold:
@@ -135,8 +136,8 @@ def _far(good: list[float], far: float) -> Threshold:
             f"a false-alarm level of {far} needs {least_good(far)} held-out good images, there are {len(good)}: "
             f"add good images or ask for a level of at least {1 / (len(good) + 1):.3f}"
         )
-    # p <= far means fewer than far * (n + 1) good scores at or above; 1e-9 keeps 0.05 * 20 from being 0.99999
-    allowed = math.floor(far * (len(good) + 1) + 1e-9) - 1
+    # how many good scores at or above leave p <= far; the division of `p_value` itself, so that rounding is the same
+    allowed = sum((1 + above) / (len(good) + 1) <= far for above in range(len(good))) - 1
     value = math.nextafter(good[-1 - allowed], math.inf)
     return _counted(value, good, []).model_copy(update={"level": far})
 
@@ -155,7 +156,7 @@ def _below(score: float, scores: list[float]) -> float:
     """Half-way from `score` down to the next lower one: every cut in between did the same on the calibration images."""
     lower = bisect_left(scores, score)
     middle = score if lower == 0 else score - (score - scores[lower - 1]) / 2
-    return min(middle, score)
+    return middle if lower == 0 or middle > scores[lower - 1] else score  # between neighbouring floats there is nothing
 
 
 def _best_f(good: list[float], defects: list[float], beta: float) -> float:
@@ -176,4 +177,4 @@ def read_calibration(path: Path) -> CalibrationFile:
     try:
         return CalibrationFile.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as error:
-        raise ModelLoadError(f"{path.name}: {error}") from error
+        raise ModelLoadError(f"{path}: {error}") from error

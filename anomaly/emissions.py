@@ -87,7 +87,7 @@ class EmissionsMeter:
             country: ISO 3166 alpha-3 code of the country whose electricity is used.
             cpu_power_w: Rated power of the CPU under full load, where it is known better than CodeCarbon's table does.
         """
-        self._country = country
+        self.country = country
         self._cpu_power_w = cpu_power_w
         self._lane = threading.RLock()  # re-entrant so that a nested measure() is an error, not a deadlock
         self._measuring = False
@@ -110,8 +110,8 @@ class EmissionsMeter:
             if self._tracker is not None or self._unavailable is not None:
                 return
             try:
-                self._g_per_kwh = _grid_g_per_kwh(self._country)
-                tracker = _new_tracker(self._country, self._cpu_power_w)
+                self._g_per_kwh = _grid_g_per_kwh(self.country)
+                tracker = _new_tracker(self.country, self._cpu_power_w)
                 tracker.start_task()
                 tracker.stop_task()
                 tracker._tasks.clear()
@@ -185,7 +185,7 @@ class EmissionsMeter:
         return Emissions(
             **figures,
             backend=self._backend,
-            country=self._country,
+            country=self.country,
             g_per_kwh=self._g_per_kwh,
             duration_ms=duration_ms,
             running_mean_mj=mean_mj,

@@ -37,7 +37,7 @@ FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF")
 _PIL_FORMATS = (*FORMATS, "MPO")  # MPO is what Image.open calls a phone's JPEG with a depth map behind the picture
 
 # EXIF orientation -> what turns the stored pixels upright. ImageOps.exif_transpose does the same, but also writes the
-# EXIF block anew, which fails on blocks that cameras really write.
+# EXIF block anew: nobody reads it here, and an odd block could make it fail.
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,

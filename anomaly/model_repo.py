@@ -1,6 +1,7 @@
 """A detector as a folder: config.json, model.safetensors, calibration.json, reference.safetensors. Nothing else is
 read, nothing is imported or unpickled, and a folder that is not exactly right does not load."""
 
+import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +21,7 @@ CARD_FILES = ("metrics.json", "README.md")
 
 # Another CPU or torch build adds in another order; the deepest network here moved by 2e-5 between 1 and 2 threads.
 _REFERENCE_TOLERANCE = 1e-3
+_DIGEST = "model_sha256"  # key in the metadata of reference.safetensors
 
 
 class _ConfigFile(BaseModel):
@@ -48,9 +50,11 @@ def save_detector(folder: Path, detector: Detector, calibrations: CalibrationFil
     (folder / "config.json").write_text(config.model_dump_json(indent=1) + "\n")
     (folder / "calibration.json").write_text(calibrations.model_dump_json(indent=1) + "\n")
     state = {name: value.detach().cpu().contiguous().clone() for name, value in detector.state_dict().items()}
-    save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
+    weights = folder / "model.safetensors"
+    save_file(state, weights, metadata={"format": "pt"})
     image = torch.randint(0, 256, (1, 3, 48, 48), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
-    save_file({"image": image, "scores": _reference_scores(detector, image)}, folder / "reference.safetensors")
+    reference = {"image": image, "scores": _reference_scores(detector, image)}
+    save_file(reference, folder / "reference.safetensors", metadata={_DIGEST: _sha256(weights)})
 
 
 def load_detector(folder: Path, *, device: str = "cpu") -> LoadedDetector:
@@ -59,7 +63,6 @@ def load_detector(folder: Path, *, device: str = "cpu") -> LoadedDetector:
     Raises:
         ModelLoadError: naming the file and the cause, for whatever is missing, corrupt, unknown or misshapen.
     """
-    from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     for name in MODEL_FILES:
@@ -76,23 +79,56 @@ def load_detector(folder: Path, *, device: str = "cpu") -> LoadedDetector:
         config = kind.config_type.model_validate_json(json.dumps(file.config))
     except ValidationError as error:
         raise ModelLoadError(f"{folder / 'config.json'}: {error}") from error
+    calibrations = read_calibration(folder / "calibration.json")
     try:
         detector = kind.from_state(config, load_file(folder / "model.safetensors")).eval().requires_grad_(False)
-        reference = load_file(folder / "reference.safetensors")
         detector = detector.to(device)
-        expected, found = reference["scores"], _reference_scores(detector, reference["image"].to(device)).cpu()
-    except (SafetensorError, RuntimeError, ValueError, KeyError) as error:
-        raise ModelLoadError(f"{folder}: model.safetensors does not make a {file.kind}: {error}") from error
-    if not torch.allclose(found, expected, rtol=_REFERENCE_TOLERANCE, atol=_REFERENCE_TOLERANCE):
+    except Exception as error:  # whatever a file's content sets off in torch or timm, the file is to blame
         raise ModelLoadError(
-            f"{folder}: the reference image scores {found.tolist()}, but {expected.tolist()} was recorded when the "
+            f"{folder / 'model.safetensors'}: does not make the {file.kind} of config.json: {error}"
+        ) from error
+    _check_reference(detector, folder)
+    return LoadedDetector(detector, calibrations)
+
+
+def _check_reference(detector: Detector, folder: Path) -> None:
+    """Scores the reference image again: another torch, another preprocessing or other weights show here.
+
+    A weight that does not weigh in this one score, such as a patch of the memory that is nobody's neighbour, does not:
+    for those there is the digest of model.safetensors. Folders from before it was recorded go without.
+    """
+    from safetensors import safe_open
+
+    path = folder / "reference.safetensors"
+    try:
+        with safe_open(path, framework="pt") as file:
+            image, expected = file.get_tensor("image"), file.get_tensor("scores")
+            recorded = (file.metadata() or {}).get(_DIGEST)
+        found = _reference_scores(detector, image)
+    except Exception as error:  # a detector whose parts do not fit each other fails here, in any way
+        raise ModelLoadError(
+            f"{path}: the reference image cannot be scored: {type(error).__name__}: {error}"
+        ) from error
+    if recorded is not None and recorded != (digest := _sha256(folder / "model.safetensors")):
+        raise ModelLoadError(
+            f"{folder / 'model.safetensors'}: corrupt or exchanged: its sha256 is {digest[:16]}, when it was saved it "
+            f"was {recorded[:16]}"
+        )
+    same = found.shape == expected.shape and found.dtype == expected.dtype
+    if not (same and torch.allclose(found, expected, rtol=_REFERENCE_TOLERANCE, atol=_REFERENCE_TOLERANCE)):
+        raise ModelLoadError(
+            f"{path}: the reference image scores {found.tolist()}, but {expected.tolist()} was recorded when the "
             "model was saved: the weights are not the ones that were evaluated"
         )
-    return LoadedDetector(detector, read_calibration(folder / "calibration.json"))
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 @torch.no_grad()
 def _reference_scores(detector: Detector, image: Tensor) -> Tensor:
     """(1, 3, 48, 48) uint8 noise, enlarged in blocks so that every stage of a network sees something -> (1,)."""
-    enlarged = F.interpolate(image.float() / 255, scale_factor=4, mode="nearest")
+    device = next(iter(detector.state_dict().values())).device
+    enlarged = F.interpolate(image.to(device).float() / 255, scale_factor=4, mode="nearest")
     return detector.predict_from(detector.inputs(enlarged), (enlarged.shape[-2], enlarged.shape[-1])).scores.cpu()

@@ -3,6 +3,7 @@
 It fails closed: a required member without a vote means `review`, and so does a policy that nobody could vote on.
 """
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -24,6 +25,10 @@ class Vote:
     score: float  # the detector's own units, higher = more anomalous
     p_value: float  # share of good parts expected to score this high or higher
     thresholds: Mapping[ThresholdName, float]
+
+    def __post_init__(self) -> None:
+        if not math.isfinite(self.score):  # NaN is below no threshold and above none: it would pass for ok
+            raise ValueError(f"{self.member!r} scored {self.score}: that is a Failure, not a Vote")
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +111,7 @@ def next_step(votes: Mapping[str, Vote | Failure], policy: Policy) -> Run | Deci
     if not cast:
         return Decision("review", {"en": "No detector gave a vote.", "fr": "Aucun détecteur n'a voté."}, verdicts)
 
-    needed = 1 if rule.kind == "any" else len(cast) // 2 + 1
+    needed = votes_needed(rule, len(cast))
     against = [name for name, verdict in verdicts.items() if verdict == "defect"]
     unsure = [name for name, verdict in verdicts.items() if verdict == "review"]
     if len(against) >= needed:
@@ -124,9 +129,24 @@ def next_step(votes: Mapping[str, Vote | Failure], policy: Policy) -> Run | Deci
     return Decision("ok", _count_text(against, cast, needed, rule.threshold), verdicts)
 
 
+def votes_needed(rule: Rule, cast: int) -> int:
+    """How many of the votes that were cast make a defect."""
+    return 1 if rule.kind == "any" else cast // 2 + 1
+
+
 def member_verdict(vote: Vote, policy: Policy) -> Verdict:
-    """One member's opinion under a policy. A score equal to the threshold is a defect."""
-    if vote.score >= vote.thresholds[policy.rule.threshold]:
+    """One member's opinion under a policy. A score equal to the threshold is a defect.
+
+    Raises:
+        PolicyError: the member was not calibrated for the policy's threshold; `check_policy` would have said so.
+    """
+    threshold = vote.thresholds.get(policy.rule.threshold)
+    if threshold is None:
+        raise PolicyError(
+            f"policy {policy.name!r}: rule.threshold {policy.rule.threshold!r} is not calibrated for {vote.member!r}, "
+            f"which has {sorted(vote.thresholds)}"
+        )
+    if vote.score >= threshold:
         return "defect"
     if policy.review is not None and vote.p_value <= policy.review.p_value:
         return "review"
@@ -157,6 +177,8 @@ def check_policy(policy: Policy, calibrations: Mapping[str, Calibration]) -> Non
         for name in names:
             if name not in calibrations:
                 raise PolicyError(f"{where}: {key} names {name!r}; this inspector has {sorted(calibrations)}")
+    if unheard := [name for name in policy.required if name not in policy.rule.members]:
+        raise PolicyError(f"{where}: required names {unheard[0]!r}, whose vote does not count: add it to rule.members")
     if len(set(policy.rule.members)) != len(policy.rule.members):
         raise PolicyError(f"{where}: rule.members names a member twice: {list(policy.rule.members)}")
     for name in policy.rule.members:

@@ -1,23 +1,25 @@
 """What a running app holds: inspectors by commit, what each revision last pointed to, one meter.
 
-A revision is resolved for every request, so two people on two revisions never see each other's answer. When the Hub
-does not answer, or the revision is gone, the commit it last pointed to goes on serving, with a warning in the report.
+A revision is resolved for every request, so two people on two revisions never see each other's answer. When that fails
+(no Hub, revision gone, disk full, corrupt file), the commit that served last goes on, with a warning in the report.
 """
 
 import threading
 import time
 from collections import OrderedDict
+from concurrent.futures import Future
 from pathlib import Path
 
 from PIL import Image
 
 from anomaly import hub, images
 from anomaly.emissions import EmissionsMeter
-from anomaly.errors import HubUnreachableError, RegistryError, RepoGatedError, RepoNotFoundError, RevisionNotFoundError
+from anomaly.errors import RegistryError, VigieError
 from anomaly.inspector import Inspection, Inspector, load_at
 from anomaly.settings import Settings
 
 _LIST_S = 60.0  # a list of revisions is this fresh: the Hub allows 500 calls in 5 minutes an address
+_PAUSE_S = 20.0  # after a failure the last commit serves for this long without another try: a silent Hub costs 4 s
 
 
 class Service:
@@ -26,11 +28,14 @@ class Service:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.meter = EmissionsMeter(self.settings.country, self.settings.cpu_power_w)
-        self._lock = threading.Lock()
-        self._loaded: OrderedDict[tuple[str, str], Inspector] = OrderedDict()
-        self._loading: dict[tuple[str, str], threading.Lock] = {}
-        self._resolved: dict[tuple[str, str], str] = {}
+        self._lock = threading.Lock()  # around _loaded and _loading
+        self._loaded: OrderedDict[tuple[str, str], Inspector] = OrderedDict()  # by source and commit, latest use last
+        self._loading: dict[tuple[str, str], Future[Inspector]] = {}
+        self._places: dict[str, hub.Source] = {}
+        self._served: dict[tuple[str, str], str] = {}  # source and revision -> the commit that served last
+        self._failed: dict[tuple[str, str], tuple[float, str]] = {}  # source and revision -> when, why
         self._listed: dict[str, tuple[float, list[hub.Revision]]] = {}
+        self._listing = {text: threading.Lock() for text in self.settings.inspectors}
 
     def warm_up(self) -> None:
         """Probes the hardware for the meter and loads the first inspector's default revision."""
@@ -67,20 +72,19 @@ class Service:
         return self._find(inspector, revision)[0]
 
     def revisions(self, inspector: str | None = None) -> list[hub.Revision]:
-        """Tags first; asked for at most once a minute, and what was known when the Hub does not answer."""
+        """Tags first; asked for at most once a minute, and what was known when that fails."""
         place = self._place(inspector)
-        with self._lock:
+        with self._listing[place.text]:
             at, known = self._listed.get(place.text, (0.0, []))
-        if known and time.monotonic() - at < _LIST_S:
-            return known
-        try:
-            known = hub.list_revisions(place)
-        except HubUnreachableError:
-            if not known:
-                raise
-        with self._lock:
+            if known and time.monotonic() - at < _LIST_S:
+                return list(known)
+            try:
+                known = hub.list_revisions(place)
+            except RegistryError:
+                if not known:
+                    raise
             self._listed[place.text] = (time.monotonic(), known)
-        return known
+            return list(known)
 
     def default_revision(self, inspector: str | None = None) -> str:
         """The latest tag; without any tag, main."""
@@ -91,38 +95,55 @@ class Service:
         text = inspector or self.settings.inspectors[0]
         if text not in self.settings.inspectors:
             raise RegistryError(f"unknown inspector {text!r}; this app serves {list(self.settings.inspectors)}")
-        return hub.parse_source(text)
+        if text not in self._places:
+            self._places[text] = hub.parse_source(text)
+        return self._places[text]
 
     def _find(self, inspector: str | None, revision: str | None) -> tuple[Inspector, str, list[str]]:
+        """The inspector, the name of its revision, and warnings."""
         place = self._place(inspector)
-        name = revision or self.default_revision(inspector)
-        commit, warnings = self._resolve(place, name)
+        name = (revision or "").strip() or self.default_revision(inspector)
+        key = (place.text, name)
+        known = self._served.get(key)
+        failed_at, reason = self._failed.get(key, (0.0, ""))
+        if known is None or not reason or time.monotonic() - failed_at >= _PAUSE_S:
+            try:
+                commit = hub.resolve(place, name)
+                loaded = self._load(place, commit, name)
+            except VigieError as error:
+                if known is None:
+                    raise
+                reason = str(error)
+                self._failed[key] = (time.monotonic(), reason)
+            else:
+                self._served[key] = commit
+                self._failed.pop(key, None)
+                return loaded, name, []
+        warning = f"{reason}. {name} is served as it was last known: commit {known}."
+        return self._load(place, known, name), name, [warning]
+
+    def _load(self, place: hub.Source, commit: str, name: str) -> Inspector:
+        """The inspector at a commit. A second request for it waits for the first one's result; other commits go on."""
         key = (place.text, commit)
         with self._lock:
-            loading = self._loading.setdefault(key, threading.Lock())
-        with loading:  # the second request for a revision waits instead of loading it again; other revisions go on
+            if (loaded := self._loaded.get(key)) is not None:
+                self._loaded.move_to_end(key)
+                return loaded
+            loading = self._loading.get(key)
+            if mine := loading is None:
+                loading = self._loading[key] = Future()
+        if mine:
+            try:
+                loading.set_result(load_at(place, commit, name, meter=self.meter, device=self._device()))
+            except BaseException as error:
+                loading.set_exception(error)
             with self._lock:
-                loaded = self._loaded.get(key)
-            if loaded is None:
-                loaded = load_at(place, commit, name, meter=self.meter, device=self._device())
-        with self._lock:
-            self._loaded[key] = loaded
-            self._loaded.move_to_end(key)
-            while len(self._loaded) > self.settings.loaded_inspectors:
-                self._loaded.popitem(last=False)
-        return loaded, name, warnings
-
-    def _resolve(self, place: hub.Source, name: str) -> tuple[str, list[str]]:
-        key = (place.text, name)
-        try:
-            commit = hub.resolve(place, name)
-        except (HubUnreachableError, RevisionNotFoundError, RepoNotFoundError, RepoGatedError) as error:
-            known = self._resolved.get(key)
-            if known is None:
-                raise
-            return known, [f"{error} Serving {name} as it was last known: commit {known[:12]}."]
-        self._resolved[key] = commit
-        return commit, []
+                del self._loading[key]
+                if loading.exception() is None:
+                    self._loaded[key] = loading.result()
+                while len(self._loaded) > self.settings.loaded_inspectors:
+                    self._loaded.popitem(last=False)
+        return loading.result()
 
     def _device(self) -> str:
         if self.settings.device != "auto":

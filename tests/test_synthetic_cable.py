@@ -9,6 +9,8 @@ from PIL import Image, ImageFilter
 
 from anomaly.errors import DataError
 from training import synthetic_cable
+from training.cable_part import Conductor, Part, make_part, spoil
+from training.cable_picture import Scene, axes, expose, make_scene
 from training.synthetic_cable import DEFECTS, render, write_dataset
 
 SEEDS = range(3)
@@ -47,8 +49,8 @@ def test_outside_the_mask_nothing_differs_from_the_good_twin_and_inside_nearly_a
 def test_the_mask_hides_no_change_worth_seeing(defect: str, seed: int) -> None:
     part, scene = parts(seed, 256)
     rng = np.random.default_rng((seed, 2, DEFECTS.index(defect)))
-    spoiled = synthetic_cable.expose(synthetic_cable.spoil(part, defect, rng), scene)
-    change = np.abs(spoiled - synthetic_cable.expose(part, scene)).max(axis=2)
+    spoiled = expose(spoil(part, defect, rng), scene)
+    change = np.abs(spoiled - expose(part, scene)).max(axis=2)
     _, mask = render(defect, seed=seed)
     assert change[mask == 0].sum() < 0.02 * change.sum()
     assert change[mask == 0].max() < 0.25 * change.max()
@@ -85,7 +87,7 @@ def test_a_cut_in_the_sheath_spares_the_conductors(seed: int) -> None:
 def test_combined_has_more_than_one_kind_of_defect() -> None:
     for seed in range(20):
         part, _ = parts(seed, 64)
-        spoiled = synthetic_cable.spoil(part, "combined", np.random.default_rng((seed, 2, DEFECTS.index("combined"))))
+        spoiled = spoil(part, "combined", np.random.default_rng((seed, 2, DEFECTS.index("combined"))))
         changed = sum(
             after is not before for after, before in zip(spoiled.conductors, part.conductors, strict=True)
         ) + len(spoiled.marks)
@@ -179,13 +181,13 @@ def thumbnail(defect: str | None, seed: int) -> NDArray[np.float64]:
     return np.asarray(image.filter(ImageFilter.BoxBlur(1)).resize((32, 32)), float)
 
 
-def parts(seed: int, size: int) -> tuple[synthetic_cable.Part, synthetic_cable.Scene]:
-    part = synthetic_cable.make_part(np.random.default_rng((seed, 0)))
-    return part, synthetic_cable.make_scene(np.random.default_rng((seed, 1)), part, size)
+def parts(seed: int, size: int) -> tuple[Part, Scene]:
+    part = make_part(np.random.default_rng((seed, 0)))
+    return part, make_scene(np.random.default_rng((seed, 1)), part, size)
 
 
-def disc(conductor: synthetic_cable.Conductor, size: int, radius: float | None = None) -> NDArray[np.bool_]:
-    x, y = synthetic_cable.axes(size)
+def disc(conductor: Conductor, size: int, radius: float | None = None) -> NDArray[np.bool_]:
+    x, y = axes(size)
     outline = conductor.outline
     return np.hypot(x - outline.x, y - outline.y) < (radius or outline.radius)
 

@@ -57,11 +57,12 @@ class Detector(nn.Module, ABC):
     kind: ClassVar[str]  # its key in DETECTORS and in config.json
     config_type: ClassVar[type[DetectorConfig]]
     config: DetectorConfig
-    trunk: Trunk | None = None
+    trunk: Trunk | None
 
     def __init__(self, config: DetectorConfig) -> None:
         super().__init__()
         self.config = config
+        self.trunk = None  # not as a class attribute: that would hide the module set later
 
     @property
     def layers(self) -> frozenset[int]:
@@ -153,13 +154,23 @@ def top_mean(maps: Tensor, share: float) -> Tensor:
 
 
 def load_exactly(module: nn.Module, state: dict[str, Tensor]) -> None:
-    """`load_state_dict`, strict, and every tensor finite."""
+    """`load_state_dict`, strict, and every tensor finite. Raises ValueError naming the first that is not right."""
+    own = module.state_dict()
+    both = own.keys() & state.keys()
+    for names, what in (
+        (own.keys() - state.keys(), "lacks"),
+        (state.keys() - own.keys(), "has an unknown"),
+        ({name for name in both if own[name].shape != state[name].shape}, "has a wrong shape for"),
+        ({name for name in both if own[name].dtype != state[name].dtype}, "has a wrong type for"),
+        ({name for name in both if not bool(state[name].isfinite().all())}, "has a number that is not finite in"),
+    ):
+        if names:
+            raise ValueError(f"it {what} tensor {min(names)!r} ({len(names)} in all)")
     module.load_state_dict(state, strict=True)
-    broken = [name for name, value in state.items() if value.is_floating_point() and not bool(value.isfinite().all())]
-    if broken:
-        raise ValueError(f"not finite: {', '.join(broken[:3])}")
 
 
-def part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    """The entries below `prefix.`, without it."""
-    return {name.removeprefix(prefix + "."): value for name, value in state.items() if name.startswith(prefix + ".")}
+def fitted(state: Mapping[str, Tensor], *names: str) -> list[Tensor]:
+    """The tensors a detector is built around. Raises ValueError naming the first that is missing."""
+    if missing := [name for name in names if name not in state]:
+        raise ValueError(f"it lacks tensor {missing[0]!r} ({len(missing)} in all)")
+    return [state[name] for name in names]

@@ -19,8 +19,8 @@ from anomaly.detectors.base import (
     DetectorConfig,
     DetectorOutput,
     enlarge,
+    fitted,
     load_exactly,
-    part,
     smooth,
     top_mean,
 )
@@ -81,9 +81,7 @@ class Mahalanobis(Detector):
     @classmethod
     def from_state(cls, config: DetectorConfig, state: dict[str, Tensor]) -> Self:
         assert isinstance(config, MahalanobisConfig)
-        trunk = Trunk(config.trunk)
-        load_exactly(trunk, part(state, "trunk"))
-        detector = cls(config, trunk, *(torch.empty_like(state[name]) for name in ("mean", "whitener", "channels")))
+        detector = cls(config, Trunk(config.trunk), *fitted(state, "mean", "whitener", "channels"))
         load_exactly(detector, state)
         positions, dims = detector.mean.shape
         if detector.whitener.shape != (positions, dims, dims) or detector.channels.shape != (dims,):

@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import Tensor
 
 from anomaly.backbones import Trunk, TrunkConfig
-from anomaly.detectors.base import Detector, DetectorConfig, DetectorOutput, enlarge, load_exactly, part
+from anomaly.detectors.base import Detector, DetectorConfig, DetectorOutput, enlarge, fitted, load_exactly
 from anomaly.detectors.patches import patch_features
 
 
@@ -73,7 +73,9 @@ class PatchKNN(Detector):
         worst = distance.argmax()
         neighbour = self.memory[index[worst]]
         count = min(self.config.neighbours, len(self.memory))
-        around = torch.cdist(neighbour[None], self.memory)[0].topk(count, largest=False).indices
+        # cdist's own choice, a matrix product, cancels in the same way; for one row it is slower, too
+        apart = torch.cdist(neighbour[None], self.memory, compute_mode="donot_use_mm_for_euclid_dist")[0]
+        around = apart.topk(count, largest=False).indices
         to_them = torch.linalg.vector_norm(self.memory[around] - patches[worst], dim=1)
         if count == 1:  # the weight of the only neighbour would be 1 - 1 = 0 for every image
             return distance[worst]
@@ -84,8 +86,6 @@ class PatchKNN(Detector):
     @classmethod
     def from_state(cls, config: DetectorConfig, state: dict[str, Tensor]) -> Self:
         assert isinstance(config, PatchKNNConfig)
-        trunk = Trunk(config.trunk)
-        load_exactly(trunk, part(state, "trunk"))
-        detector = cls(config, trunk, state["memory"])
+        detector = cls(config, Trunk(config.trunk), *fitted(state, "memory"))
         load_exactly(detector, state)
         return detector

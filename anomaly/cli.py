@@ -1,0 +1,167 @@
+"""The command line: inspect, evaluate, revisions, pull. Exit code 0 done, 1 wrong input, 2 usage."""
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from anomaly.errors import VigieError
+from anomaly.settings import STARTER
+
+if TYPE_CHECKING:
+    from anomaly.emissions import EmissionsMeter
+    from anomaly.images import RgbImage
+    from anomaly.inspector import Inspection, Inspector
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
+
+InspectorOption = Annotated[str, typer.Option("--inspector", help="Hub repo id, or a folder in the Hub's cache layout")]
+RevisionOption = Annotated[str | None, typer.Option(help="tag, branch or commit; by default main")]
+CountryOption = Annotated[str | None, typer.Option(help="ISO 3166 alpha-3 code, for the estimate of emissions")]
+
+
+@app.command()
+def inspect(
+    pictures: Annotated[list[Path], typer.Argument(metavar="IMAGE...", help="pictures of parts")],
+    inspector: InspectorOption = str(STARTER),
+    revision: RevisionOption = None,
+    policy: Annotated[str | None, typer.Option(help="by default the inspector's own")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="one report a line")] = False,
+    save_heatmaps: Annotated[Path | None, typer.Option(help="folder for overlays (PNG) and raw maps (NPY)")] = None,
+    country: CountryOption = None,
+) -> None:
+    """Decide on pictures. A picture that cannot be read is named on stderr, and the others are still inspected."""
+    from anomaly import images
+    from anomaly.inspector import load_inspector
+
+    loaded = load_inspector(inspector, revision, meter=_meter(country))
+    loaded.policy(policy)
+    failed = 0
+    for path in pictures:
+        try:
+            image = images.read(path, loaded.file.limits)
+        except VigieError as error:
+            typer.echo(f"error: {error}", err=True)
+            failed += 1
+            continue
+        inspection = loaded.inspect(image, policy)
+        report = inspection.report
+        if as_json:
+            typer.echo(json.dumps({"image": str(path), **report.model_dump(mode="json")}, ensure_ascii=False))
+        else:
+            typer.echo(f"{path}: {report.decision.upper()}. {report.reason['en']}")
+        if save_heatmaps is not None:
+            _save_heatmaps(save_heatmaps, path.stem, image, inspection, loaded)
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def evaluate(
+    data: Annotated[Path, typer.Option(help="folder of labelled pictures")],
+    inspector: InspectorOption,
+    out: Annotated[Path, typer.Option("--json", help="file to write")],
+    revision: RevisionOption = None,
+    split: Annotated[str, typer.Option(help="test or train, as the folders are called")] = "test",
+    layout: Annotated[str, typer.Option(help="auto, folder, mvtec or visa")] = "auto",
+    country: CountryOption = None,
+) -> None:
+    """Score every picture of a split with every member and policy."""
+    from anomaly.datasets import read_dataset
+    from anomaly.evaluation import evaluate as evaluate_on
+    from anomaly.inspector import load_inspector
+
+    if split not in ("test", "train"):
+        raise typer.BadParameter(f"{split!r} is not one of test, train", param_hint="--split")
+    if layout not in ("auto", "folder", "mvtec", "visa"):
+        raise typer.BadParameter(f"{layout!r} is not one of auto, folder, mvtec, visa", param_hint="--layout")
+    loaded = load_inspector(inspector, revision, meter=_meter(country))
+    dataset = read_dataset(data, loaded.file.category, layout)  # type: ignore[arg-type]
+    samples = dataset.test if split == "test" else dataset.train
+    if not samples:
+        raise VigieError(f"{data} has no {split} pictures; its folders are those of layout {dataset.layout}")
+    found = evaluate_on(loaded, samples, data=data.resolve().name, split=split, progress=sys.stderr.isatty())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    out.write_text(found.model_dump_json(indent=1) + "\n")
+    for name, figures in {**found.members, **found.policies}.items():
+        auroc = "-" if figures.image_auroc is None else f"{figures.image_auroc:.4f}"
+        pro = "-" if figures.au_pro is None else f"{figures.au_pro:.4f}"
+        counts = f"tp {figures.tp} fp {figures.fp} fn {figures.fn} tn {figures.tn} review {figures.review}"
+        typer.echo(f"{name:20} AUROC {auroc:6} AU-PRO {pro:6} {counts} at {figures.threshold}")
+
+
+@app.command()
+def revisions(inspector: InspectorOption = str(STARTER)) -> None:
+    """List tags, branches and recent commits."""
+    from anomaly import hub
+
+    for revision in hub.list_revisions(hub.parse_source(inspector)):
+        words = f"{revision.kind:7} {revision.name:12.40} {revision.commit} {revision.date} {revision.title}"
+        typer.echo(words.rstrip())
+
+
+@app.command()
+def pull(
+    repo: Annotated[str, typer.Argument(help="Hub repo id of an inspector or of one model")],
+    revision: RevisionOption = None,
+) -> None:
+    """Download a revision (an inspector with all its members) and check it."""
+    from anomaly import hub
+    from anomaly.inspector import INSPECTOR_FILE, load_at
+    from anomaly.model_repo import MODEL_FILES, load_detector
+
+    place = hub.parse_source(repo)
+    commit = hub.resolve(place, revision)
+    if hub.holds(place, commit, INSPECTOR_FILE):
+        loaded = load_at(place, commit, revision or "main")
+        typer.echo(f"{repo}@{commit}: inspector of {loaded.file.category}, members {', '.join(loaded.members)}")
+    else:
+        folder = hub.download(place, commit, MODEL_FILES)
+        typer.echo(f"{repo}@{commit}: {load_detector(folder).detector.kind} in {folder}")
+
+
+def _save_heatmaps(
+    folder: Path, name: str, image: "RgbImage", inspection: "Inspection", inspector: "Inspector"
+) -> None:
+    """For each member NAME.MEMBER.npy, (H, W) float32 in its own units, and NAME.MEMBER.png on its fixed scale."""
+    import numpy as np
+    from PIL import Image
+
+    from anomaly.render import OPACITY, overlay
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for member, heatmap in inspection.heatmaps.items():
+        np.save(folder / f"{name}.{member}.npy", heatmap)
+        scale = inspector.members[member].calibration.heatmap
+        if scale is not None:
+            drawn = Image.fromarray(overlay(image, heatmap, scale, OPACITY))
+            drawn.save(folder / f"{name}.{member}.png")
+
+
+def _meter(country: str | None) -> "EmissionsMeter":
+    from anomaly.emissions import EmissionsMeter
+    from anomaly.settings import Settings
+
+    settings = Settings()
+    return EmissionsMeter(country or settings.country, settings.cpu_power_w)
+
+
+def main() -> int:
+    """Runs the command line; what a person can mend becomes one line on stderr."""
+    try:
+        code = app(standalone_mode=False)
+    except VigieError as error:
+        typer.echo(f"error: {error}", err=True)
+        return 1
+    except typer.Exit as stop:
+        return stop.exit_code
+    except typer.Abort:
+        return 130
+    except Exception as error:
+        if not hasattr(error, "exit_code") or not hasattr(error, "show"):
+            raise
+        error.show()  # click's usage errors
+        return int(error.exit_code)
+    return int(code or 0)

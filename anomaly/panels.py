@@ -1,0 +1,245 @@
+"""Report -> the HTML panels of the page. Every value is escaped (markupsafe.palletsprojects.com): `Markup.format` does
+so by itself. Colours and layout are in app.css."""
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+from markupsafe import Markup
+
+from anomaly.calibration import Calibration
+from anomaly.emissions import Emissions
+from anomaly.render import ALL, FULL, NONE, colours
+from anomaly.report import MemberVote, Report
+from anomaly.texts import Language, say
+
+_ICONS = {
+    "ok": "M4 12.5l5.5 5.5L20 6.5",
+    "defect": "M6 6l12 12M18 6L6 18",
+    "review": "M8 8.5a4 4 0 1 1 5.6 3.7c-1 .5-1.6 1.2-1.6 2.3v.5M12 19v.5",
+    "failed": "M12 4v10M12 19v.5",
+}
+_ICON = Markup('<svg viewBox="0 0 24 24" aria-hidden="true"><path d="{}"/></svg>')
+_LEGEND_STOPS = 24
+
+
+def header_html(language: Language) -> str:
+    """Name and purpose of the page."""
+    return Markup("<header><h1>Vigie</h1><p>{}</p></header>").format(say("tagline", language))
+
+
+def view_label(view: str, language: Language) -> str:
+    """What a view of `render.views` is called."""
+    return say(f"view_{view}", language) if view in (ALL, NONE) else view
+
+
+def empty_html(language: Language) -> str:
+    """What to do, before there is a result."""
+    return _card("empty", say("empty_title", language), say("empty_1", language), say("empty_2", language))
+
+
+def running_html(language: Language) -> str:
+    """That the detectors are at work."""
+    return _card("running", say("running_title", language), say("running", language))
+
+
+def verdict_html(report: Report, language: Language) -> str:
+    """The decision, to be read from three metres, its reason, and what it stands on."""
+    by = say(
+        "by",
+        language,
+        category=report.category,
+        revision=report.revision,
+        commit=report.commit[:7],
+        policy=report.policy,
+        ms=figure(report.duration_ms, language),
+    )
+    warning = say("warning", language)
+    warnings = _all(Markup('<p class="warning"><b>{}</b> {}</p>').format(warning, text) for text in report.warnings)
+    return Markup(
+        '<div class="verdict {0}" role="status" data-decision="{0}"><strong>{1}{2}</strong><p>{3}</p>'
+        "<small>{4}</small></div>{5}"
+    ).format(
+        report.decision,
+        _ICON.format(_ICONS[report.decision]),
+        say(report.decision, language),
+        report.reason[language],
+        by,
+        warnings,
+    )
+
+
+def legend_html(language: Language) -> str:
+    """The fixed colour scale of every heatmap, drawn over a grey that stands for the picture."""
+    stops = []
+    for step in range(_LEGEND_STOPS + 1):
+        colour, alpha = colours(np.array(FULL * step / _LEGEND_STOPS, np.float32))
+        red, green, blue = (round(float(channel)) for channel in colour)
+        stops.append(f"rgba({red},{green},{blue},{float(alpha):.2f}) {100 * step / _LEGEND_STOPS:.0f}%")
+    return Markup(
+        '<figure class="legend"><figcaption>{}</figcaption><div style="--scale:linear-gradient(90deg,{})"></div>'
+        "<p><span>{}</span><span>{}</span><span>{}</span></p></figure>"
+    ).format(
+        say("legend", language),
+        ", ".join(stops),
+        say("legend_low", language),
+        say("legend_high", language),
+        say("legend_beyond", language),
+    )
+
+
+def votes_html(report: Report, calibrations: Mapping[str, Calibration], language: Language) -> str:
+    """One row a member: how its score lies against its threshold, and what it cost.
+
+    Args:
+        report: of the inspection.
+        calibrations: by member, for where a typical good part lies.
+        language: to say it in.
+    """
+    columns = [say(key, language) for key in ("detector", "score", "p_value", "verdict", "time", "energy_share")]
+    hints = ["", say("score_hint", language), say("p_value_hint", language), "", "", ""]
+    heads = _all(
+        Markup('<th scope="col" title="{}">{}</th>').format(hint, column)
+        for column, hint in zip(columns, hints, strict=True)
+    )
+    rows = _all(_vote_row(vote, calibrations[vote.member], columns, language) for vote in report.votes)
+    return Markup(
+        '<h3>{}</h3><table class="votes"><thead><tr>{}</tr></thead><tbody>{}</tbody></table><p class="hint">{} {}</p>'
+    ).format(say("votes", language), heads, rows, hints[1], say("p_value", language) + ": " + hints[2])
+
+
+def _vote_row(vote: MemberVote, calibration: Calibration, columns: list[str], language: Language) -> Markup:
+    word = Markup('<span class="chip {}">{}{}</span>').format(
+        vote.verdict, _ICON.format(_ICONS[vote.verdict]), say(f"vote_{vote.verdict}", language)
+    )
+    if vote.score is None or vote.p_value is None:
+        reading = Markup('<span class="cause">{}</span>').format(vote.error)
+        p_value = "–"
+    else:
+        reading = _bar(vote, vote.score, calibration, language)
+        p_value = figure(vote.p_value, language)
+    share = vote.energy_share_mj
+    cells = (
+        Markup("<b>{}</b>{}").format(vote.member, _remarks(vote, language)),
+        reading,
+        p_value,
+        word,
+        f"{figure(vote.duration_ms, language)} ms",
+        say("unknown", language) if share is None else f"{figure(share, language)} mJ",
+    )
+    labelled = zip(columns, cells, strict=True)
+    return Markup("<tr>{}</tr>").format(
+        _all(Markup('<td data-label="{}">{}</td>').format(column, cell) for column, cell in labelled)
+    )
+
+
+def _bar(vote: MemberVote, score: float, calibration: Calibration, language: Language) -> Markup:
+    reading = say(
+        "score_of",
+        language,
+        score=figure(score, language),
+        threshold=figure(vote.threshold, language),
+        name=vote.threshold_name,
+    )
+    return Markup('<div class="bar {}"><i style="width:{:.1f}%"></i></div><span>{}</span>').format(
+        vote.verdict, 100 * _fill(score, vote.threshold, calibration), reading
+    )
+
+
+def _fill(score: float, threshold: float, calibration: Calibration) -> float:
+    """0 = the median of the held-out good scores, 0.5 = the threshold, 1 = twice as far or more, whatever the units."""
+    typical = median(calibration.good_scores)
+    if threshold <= typical:  # such a threshold calls most good parts defects: only the side can be shown
+        return 1.0 if score >= threshold else 0.25
+    return min(max((score - typical) / (threshold - typical) / 2, 0.0), 1.0)
+
+
+def _remarks(vote: MemberVote, language: Language) -> Markup:
+    remarks = []
+    if vote.probability is not None:
+        remarks.append(say("probability", language, share=figure(vote.probability, language)))
+    if vote.class_shares:
+        name, share = max(vote.class_shares.items(), key=lambda item: item[1])
+        remarks.append(say("looks_like", language, name=name, share=figure(share, language)))
+    return _all(Markup("<small>{}</small>").format(remark) for remark in remarks)
+
+
+def emissions_html(emissions: Emissions, language: Language) -> str:
+    """What the inspection is estimated to have cost; what is not known is said in words, never shown as 0."""
+
+    def quantity(value: float | None, unit: str) -> str:
+        return say("unknown", language) if value is None else f"{figure(value, language)} {unit}"
+
+    parts = {"cpu": emissions.cpu_mj, "ram": emissions.ram_mj, "gpu": emissions.gpu_mj}
+    known = {name: part for name, part in parts.items() if part is not None}
+    bar = _all(Markup('<i class="{}" style="flex-grow:{:.3f}"></i>').format(*part) for part in known.items())
+    key = _all(
+        Markup('<span class="{}">{} {}</span>').format(name, name.upper(), quantity(part, "mJ"))
+        for name, part in known.items()
+    )
+    mean = quantity(emissions.running_mean_mj, "mJ")
+    facts = {
+        "mean": say("mean_of", language, mean=mean, count=emissions.inspections),
+        "per_1000": quantity(emissions.wh_per_1000, "Wh"),
+        "backend": emissions.backend,
+        "country": f"{emissions.country}, {quantity(emissions.g_per_kwh, 'g CO₂e/kWh')}",
+    }
+    if emissions.note is not None:
+        facts["note"] = _note(emissions.note, language)
+    listed = _all(Markup("<dt>{}</dt><dd>{}</dd>").format(say(key, language), fact) for key, fact in facts.items())
+    return Markup(
+        '<h3>{} <span class="badge">{}</span></h3><div class="energy"><p class="big">{}</p><p class="big">{}</p></div>'
+        '<div class="parts" role="img" aria-label="{}">{}</div><p class="key">{}</p><dl>{}</dl>'
+    ).format(
+        say("emissions", language),
+        say("estimated", language),
+        quantity(emissions.energy_mj, "mJ"),
+        quantity(emissions.co2eq_ug, "µg CO₂e"),
+        say("split", language),
+        bar,
+        key,
+        listed,
+    )
+
+
+def _note(note: str, language: Language) -> str:
+    kind, _, cause = note.partition(": ")
+    key = {"below resolution": "note_below", "coarse": "note_coarse", "unavailable": "note_unavailable"}.get(kind)
+    return note if key is None else say(key, language, cause=cause)
+
+
+def members_html(report: Report, language: Language, *, on_hub: bool) -> str:
+    """The commit of the inspector and of every member, as links where they are on the Hub."""
+    source = report.inspector if on_hub else Path(report.inspector).name
+    entries = [(say("this_inspector", language), source, report.commit)]
+    entries += [(vote.member, vote.repo, vote.commit) for vote in report.votes]
+    rows = _all(
+        Markup("<tr><td>{}</td><td>{}</td><td>{}</td></tr>").format(name, repo, _commit(repo, commit, on_hub=on_hub))
+        for name, repo, commit in entries
+    )
+    return Markup('<h3>{}</h3><table class="members"><tbody>{}</tbody></table>').format(say("members", language), rows)
+
+
+def _commit(repo: str, commit: str, *, on_hub: bool) -> Markup:
+    text = Markup("<code>{}</code>").format(commit)
+    if not on_hub:
+        return text
+    link = Markup('<a href="https://huggingface.co/{0}/tree/{1}" target="_blank" rel="noopener">{2}</a>')
+    return link.format(repo, commit, text)
+
+
+def figure(value: float, language: Language) -> str:
+    """Three significant digits and no power of ten: 0.0123, 4.57, 12,300."""
+    text = f"{Decimal(f'{value:.2e}'):,f}"
+    return text if language == "en" else text.replace(",", "\u202f").replace(".", ",")
+
+
+def _card(kind: str, title: str, *lines: str) -> Markup:
+    paragraphs = _all(Markup("<p>{}</p>").format(line) for line in lines)
+    return Markup('<div class="card {}" role="status"><strong>{}</strong>{}</div>').format(kind, title, paragraphs)
+
+
+def _all(parts: Iterable[Markup]) -> Markup:
+    return Markup("").join(parts)

@@ -1,0 +1,157 @@
+"""Fixtures that several test files share: a small released inspector, and the app running on it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from loopback_hub import hub as hub
+from torch import Tensor
+
+from anomaly import hub as registry
+from anomaly.backbones import Trunk, TrunkConfig
+from anomaly.calibration import Calibration, CalibrationFile, HeatmapScale, calibrate
+from anomaly.detectors import Autoencoder, AutoencoderConfig, Detector, PatchKNN, PatchKNNConfig
+from anomaly.detectors.patches import patch_features
+from anomaly.inspector import INSPECTOR_FILE, InspectorFile, MemberRef
+from anomaly.model_repo import MODEL_FILES, save_detector
+from anomaly.policy import Policy, ReviewBand, Rule
+from anomaly.settings import Settings
+from training.synthetic_cable import render
+
+SIDE = 64  # pixels of a picture, and of what the detectors look at
+MEMBERS = ("autoencoder", "patch_knn")
+
+
+@pytest.fixture(scope="session")
+def inspector_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A released inspector in the Hub's cache layout, made in a second.
+
+    `v1` and `v2` hold the same kinds of detector at other commits, with the policies `majority` (the default) and
+    `any_alarm`. Real detectors, but not trained on anything: their decisions mean nothing.
+    """
+    folder = tmp_path_factory.mktemp("inspector")
+    torch.manual_seed(0)
+    trunk = Trunk(TrunkConfig(library="timm", architecture="test_resnet", layers=(1, 2)))
+    for tag, memory in (("v1", 40), ("v2", 80)):
+        net = Autoencoder(AutoencoderConfig(input_size=(SIDE, SIDE), width=4, stages=2))
+        config = PatchKNNConfig(input_size=(SIDE, SIDE), trunk=trunk.config, use_layers=(1, 2))
+        detectors = {"autoencoder": net, "patch_knn": PatchKNN(config, trunk, _patches(config, trunk)[:memory])}
+        members = tuple(_release(folder, name, detector.eval(), tag) for name, detector in detectors.items())
+        _release_inspector(folder, members, tag)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def picture_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic cable with a missing conductor, as a PNG file."""
+    from PIL import Image
+
+    path = tmp_path_factory.mktemp("pictures") / "cable.png"
+    Image.fromarray(render("missing_cable", seed=3, size=128)[0]).save(path)
+    return path
+
+
+@dataclass(frozen=True, slots=True)
+class RunningApp:
+    """The app behind a port of this machine."""
+
+    url: str
+    settings: Settings
+
+
+@pytest.fixture(scope="session")
+def start_app() -> Iterator[Callable[[Settings], RunningApp]]:
+    """Launches the app with these settings, and waits until it is warm; all are closed at the end."""
+    import time
+
+    import app
+
+    served = []
+
+    def start(settings: Settings) -> RunningApp:
+        demo = app.serve(settings, server_name="127.0.0.1", quiet=True)
+        served.append(demo)
+        running = RunningApp(demo.local_url, settings)
+        deadline = time.monotonic() + 60
+        while app.health(settings)["status"] == "starting":
+            if time.monotonic() > deadline:
+                raise TimeoutError(f"the app on {settings.inspectors} is not warm after 60 s")
+            time.sleep(0.05)
+        return running
+
+    yield start
+    for demo in served:
+        demo.close(verbose=False)
+
+
+@pytest.fixture(scope="session")
+def running_app(start_app: Callable[[Settings], RunningApp], inspector_folder: Path) -> RunningApp:
+    """The app on `inspector_folder`."""
+    return start_app(Settings(inspectors=(str(inspector_folder),)))
+
+
+def _patches(config: PatchKNNConfig, trunk: Trunk) -> Tensor:
+    """(M, C): the patches of one good picture."""
+    probe = PatchKNN(config, trunk, torch.zeros(1, 1))
+    maps = probe.inputs(_images([0]))
+    return patch_features([maps[layer] for layer in config.use_layers])[0].flatten(1).T.contiguous()
+
+
+def _images(seeds: list[int], defect: str | None = None) -> Tensor:
+    pictures = np.stack([render(defect, seed=seed, size=SIDE)[0] for seed in seeds])
+    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+
+
+@torch.no_grad()
+def _calibrated(detector: Detector) -> Calibration:
+    good = detector.predict(_images(list(range(1, 7))))
+    defects = detector.predict(_images(list(range(1, 4)), "missing_cable"))
+    assert good.heatmaps is not None
+    low, high = (float(good.heatmaps.quantile(q)) for q in (0.5, 0.999))
+    return calibrate(
+        good.scores.tolist(),
+        defects.scores.tolist(),
+        split_hash="0" * 16,
+        far=0.2,
+        heatmap=HeatmapScale(low=low, high=high, images=6),
+    )
+
+
+def _release(folder: Path, name: str, detector: Detector, tag: str) -> MemberRef:
+    import hashlib
+
+    work = folder / "work" / tag / name
+    save_detector(work, detector, CalibrationFile(categories={"cable": _calibrated(detector)}))
+    repo = f"test/cable-{name}"
+    commit = registry.store(work, folder, repo, files=MODEL_FILES, tag=tag)
+    digest = hashlib.sha256((work / "model.safetensors").read_bytes()).hexdigest()
+    return MemberRef(name=name, repo=repo, commit=commit, sha256=digest)
+
+
+def _release_inspector(folder: Path, members: tuple[MemberRef, ...], tag: str) -> None:
+    majority = Policy(
+        name="majority",
+        description={"en": "More than half of the detectors.", "fr": "Plus de la moitié des détecteurs."},
+        rule=Rule(kind="majority", members=MEMBERS, threshold="far"),
+        review=ReviewBand(p_value=0.3),
+    )
+    any_alarm = Policy(
+        name="any_alarm",
+        description={"en": "One detector is enough.", "fr": "Un seul détecteur suffit."},
+        rule=Rule(kind="any", members=MEMBERS, threshold="safe"),
+        required=MEMBERS,
+    )
+    file = InspectorFile(
+        category="cable",
+        labels=("good", "missing_cable"),
+        members=members,
+        policies=(majority, any_alarm),
+        default_policy="majority",
+    )
+    work = folder / "work" / tag / "inspector"
+    work.mkdir(parents=True)
+    (work / INSPECTOR_FILE).write_text(file.model_dump_json(indent=1))
+    registry.store(work, folder, "test/cable-inspector", files=[INSPECTOR_FILE], tag=tag)

@@ -1,0 +1,328 @@
+"""What each method computes, against its paper's formula done naively, and in its own units: no map is scaled."""
+
+import copy
+import math
+from itertools import pairwise
+
+import numpy as np
+import pytest
+import tiny
+import torch
+from numpy.typing import NDArray
+from scipy.spatial.distance import mahalanobis as scipy_mahalanobis
+from torch import Tensor, nn
+
+from anomaly.backbones import Trunk
+from anomaly.detectors import (
+    Autoencoder,
+    AutoencoderConfig,
+    BaselineCNN,
+    BaselineCNNConfig,
+    Detector,
+    Mahalanobis,
+    MahalanobisConfig,
+    PatchKNN,
+    PatchKNNConfig,
+)
+from anomaly.detectors.base import IMAGE, enlarge, smooth, top_mean
+from anomaly.detectors.patches import patch_features
+from anomaly.detectors.two_heads import TwoHeadDetector
+
+SMALL = (16, 16)  # maps of this size are the grid and the picture at once: nothing is resized on the way
+
+
+@pytest.fixture(scope="module")
+def detectors() -> dict[str, Detector]:
+    return tiny.tiny_detectors()
+
+
+@pytest.fixture(scope="module")
+def trunk() -> Trunk:
+    return tiny.tiny_trunk()
+
+
+# --- patches, maps and scores ---------------------------------------------------------------------------------------
+
+
+def test_patch_features_equal_a_naive_loop() -> None:
+    random = torch.Generator().manual_seed(0)
+    fine, coarse = torch.randn(2, 3, 6, 7, generator=random), torch.randn(2, 2, 3, 4, generator=random)
+    found = patch_features([fine, coarse])
+    assert found.shape == (2, 5, 6, 7)
+    expected = np.concatenate(
+        [naive_average(fine.double().numpy()), naive_bilinear(naive_average(coarse.double().numpy()), 6, 7)], axis=1
+    )
+    np.testing.assert_allclose(found.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(patch_features([coarse, fine]).numpy(), np.roll(expected, 2, axis=1), atol=1e-6)
+
+
+def test_the_score_of_a_map_is_the_mean_of_its_largest_pixels() -> None:
+    maps = torch.arange(200.0).reshape(1, 10, 20)
+    assert top_mean(maps, 0.01).tolist() == [(199 + 198) / 2]
+    assert top_mean(maps, 1.0).tolist() == [99.5]
+    assert top_mean(maps, 1e-9).tolist() == [199]  # never of nothing
+
+
+def test_a_blur_keeps_a_flat_map_flat_and_the_amount_of_a_spot() -> None:
+    assert torch.allclose(smooth(torch.full((1, 4, 4), 7.0), 4.0, (32, 32)), torch.full((1, 32, 32), 7.0))
+    spot = torch.zeros(1, 65, 65)
+    spot[0, 32, 32] = 1.0
+    blurred = smooth(spot, 2.0, (65, 65))[0]
+    assert blurred.sum() == pytest.approx(1, abs=1e-5)
+    assert blurred[32, 32] == pytest.approx(1 / (2 * math.pi * 2.0**2), rel=1e-3)  # peak of a Gaussian of sigma 2
+    assert blurred[32, 34] / blurred[32, 32] == pytest.approx(math.exp(-0.5), rel=1e-4)
+
+
+def test_enlarging_without_a_blur_keeps_what_is_flat_and_what_has_the_size_already() -> None:
+    maps = torch.rand(2, 8, 8, generator=torch.Generator().manual_seed(0))
+    assert enlarge(maps, (8, 8)) is maps
+    assert torch.allclose(enlarge(torch.full((1, 8, 8), -3.0), (31, 77)), torch.full((1, 31, 77), -3.0))
+
+
+# --- mahalanobis ----------------------------------------------------------------------------------------------------
+
+
+def test_mahalanobis_equals_scipys_distance_with_the_inverse_covariance(trunk: Trunk) -> None:
+    rng = np.random.default_rng(0)
+    positions, channels = SMALL[0] * SMALL[1], 5
+    mean = rng.normal(size=(positions, channels))
+    samples = rng.normal(size=(positions, 30, channels)) @ rng.normal(size=(positions, channels, channels))
+    covariance = np.stack([np.cov(sample.T) for sample in samples])
+    chosen = torch.tensor([0, 2, 3, 5, 6])  # of seven
+    config = MahalanobisConfig(input_size=SMALL, trunk=tiny.TRUNK, use_layers=(2,), sigma=0.0, top=1e-9)
+    detector = Mahalanobis(config, trunk, single(mean), single(tiny.whiten(torch.from_numpy(covariance))), chosen)
+    maps = torch.randn(2, 7, *SMALL, generator=torch.Generator().manual_seed(1))
+    output = detector.predict_from({2: maps}, SMALL)
+    features = patch_features([maps])[:, chosen].flatten(2).double().numpy()  # (B, d, P)
+    inverse = np.linalg.inv(covariance)
+    expected = [[scipy_mahalanobis(image[:, p], mean[p], inverse[p]) for p in range(positions)] for image in features]
+    assert output.heatmaps is not None
+    np.testing.assert_allclose(output.heatmaps.flatten(1).numpy(), expected, rtol=1e-3)
+    np.testing.assert_allclose(output.scores.numpy(), np.max(expected, axis=1), rtol=1e-3)
+
+
+def test_global_mahalanobis_is_the_distance_of_the_mean_features(trunk: Trunk) -> None:
+    rng = np.random.default_rng(0)
+    mean, covariance = rng.normal(size=(1, 4)), np.cov(rng.normal(size=(4, 20)))
+    config = MahalanobisConfig(input_size=SMALL, trunk=tiny.TRUNK, use_layers=(3, 2), pooling="global")
+    whitener = single(tiny.whiten(torch.from_numpy(covariance)[None]))
+    detector = Mahalanobis(config, trunk, single(mean), whitener, torch.tensor([4, 0, 1, 2]))
+    maps = {2: torch.rand(2, 3, 8, 8), 3: torch.rand(2, 2, 4, 4)}
+    output = detector.predict_from(maps, SMALL)
+    assert output.heatmaps is None
+    stacked = torch.cat([maps[3].mean(dim=(2, 3)), maps[2].mean(dim=(2, 3))], dim=1).double().numpy()  # in that order
+    inverse = np.linalg.inv(covariance)
+    expected = [scipy_mahalanobis(vector[[4, 0, 1, 2]], mean[0], inverse) for vector in stacked]
+    np.testing.assert_allclose(output.scores.numpy(), expected, rtol=1e-4)
+
+
+# --- patch_knn ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("spread", [1.0, 30.0], ids=["near", "far"])  # far: exp of the distance overflows float32
+@pytest.mark.parametrize(("memory", "neighbours"), [(60, 9), (60, 2), (5, 9), (3000, 9)])
+def test_patch_knn_equals_eqs_6_and_7_of_the_paper(trunk: Trunk, memory: int, neighbours: int, spread: float) -> None:
+    random = torch.Generator().manual_seed(memory + neighbours)
+    bank = spread * torch.randn(memory, 6, generator=random)
+    maps = spread * torch.randn(3, 6, *SMALL, generator=random) * 3
+    config = PatchKNNConfig(input_size=SMALL, trunk=tiny.TRUNK, use_layers=(2,), neighbours=neighbours, sigma=0.0)
+    output = PatchKNN(config, trunk, bank).predict_from({2: maps}, SMALL)
+    patches = patch_features([maps]).flatten(2).transpose(1, 2).double().numpy()
+    assert output.heatmaps is not None
+    for image, score, heatmap in zip(patches, output.scores, output.heatmaps, strict=True):
+        nearest, expected = naive_patchcore(image, bank.double().numpy(), neighbours)
+        np.testing.assert_allclose(heatmap.flatten().numpy(), nearest, rtol=1e-4)
+        assert float(score) == pytest.approx(expected, rel=1e-4)
+
+
+def test_neighbours_are_found_among_patches_that_are_nearly_alike(trunk: Trunk) -> None:
+    # Far from zero and close to each other: |a|^2 - 2ab + |b|^2 in float32 is wrong by as much as they are apart.
+    random = torch.Generator().manual_seed(0)
+    bank = 100 + 0.01 * torch.randn(500, 32, generator=random)
+    config = PatchKNNConfig(input_size=SMALL, trunk=tiny.TRUNK, use_layers=(2,), sigma=0.0)
+    detector = PatchKNN(config, trunk, bank)
+    patches = 100 + 0.5 * torch.randn(1, 32, generator=random)
+    distance = torch.cdist(patches.double(), bank.double())[0]
+    index = distance.argmin()
+    found = detector._reweighted(patches, distance[index][None].float(), index[None])
+    _, expected = naive_patchcore(patches.double().numpy(), bank.double().numpy(), 9)
+    assert float(found) == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_patch_that_is_in_the_memory_has_distance_nought(trunk: Trunk) -> None:
+    maps = torch.randn(1, 6, *SMALL, generator=torch.Generator().manual_seed(0))
+    bank = patch_features([maps]).flatten(2)[0].T.contiguous()
+    config = PatchKNNConfig(input_size=SMALL, trunk=tiny.TRUNK, use_layers=(2,), sigma=0.0)
+    output = PatchKNN(config, trunk, bank).predict_from({2: maps}, SMALL)
+    assert output.heatmaps is not None
+    assert (output.heatmaps.max(), output.scores.tolist()) == (0, [0.0])
+
+
+def test_with_a_single_patch_in_the_memory_the_score_is_the_plain_distance(trunk: Trunk) -> None:
+    config = PatchKNNConfig(input_size=SMALL, trunk=tiny.TRUNK, use_layers=(2,), sigma=0.0)
+    maps = torch.zeros(1, 2, *SMALL)
+    maps[0, :, 8:11, 8:11] = torch.tensor([3.0, 4.0]).view(2, 1, 1)  # averages to itself in the middle
+    output = PatchKNN(config, trunk, torch.zeros(1, 2)).predict_from({2: maps}, SMALL)
+    assert output.scores.tolist() == [5.0]
+
+
+# --- autoencoder ----------------------------------------------------------------------------------------------------
+
+
+def test_the_default_autoencoder_is_the_published_one() -> None:
+    with torch.device("meta"):
+        network = Autoencoder(AutoencoderConfig())
+        convolutions = [module for module in network.encoder.modules() if isinstance(module, nn.Conv2d)]
+        mirror = [module for module in network.decoder.modules() if isinstance(module, nn.Conv2d)]
+        assert network.encoder(torch.empty(1, 3, 224, 224)).shape == (1, 1024, 7, 7)
+        assert network.reconstruct(torch.empty(1, 3, 224, 224)).shape == (1, 3, 224, 224)
+    channels = [3, 64, 128, 256, 512, 1024]
+    assert [(conv.in_channels, conv.out_channels) for conv in convolutions] == list(pairwise(channels))
+    assert [(conv.in_channels, conv.out_channels) for conv in mirror] == list(pairwise(channels[::-1]))
+
+
+def test_a_size_that_the_stages_cannot_halve_is_refused() -> None:
+    with pytest.raises(ValueError, match=r"input_size \(64, 80\) must be a multiple of 32 for 5 stages"):
+        Autoencoder(AutoencoderConfig(input_size=(64, 80)))
+
+
+# --- baseline_cnn ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("width", [1.0, 0.5])
+def test_the_baseline_has_the_published_blocks_times_the_width(width: float) -> None:
+    with torch.device("meta"):
+        network = BaselineCNN(BaselineCNNConfig(classes=tiny.CLASSES, width=width))
+    blocks: list[tuple[list[float], float]] = []
+    channels: list[float] = []
+    for module in network.blocks:
+        if isinstance(module, nn.Conv2d):
+            channels.append(module.out_channels / width)
+        elif isinstance(module, nn.Dropout2d):
+            blocks.append((channels, module.p))
+            channels = []
+    assert blocks == [([64], 0.1), ([128], 0.2), ([256, 256], 0.3), ([512, 512], 0.4), ([512, 512], 0.5)]
+    dense = [module.out_features / width for module in network.dense.modules() if isinstance(module, nn.Linear)]
+    assert dense == [1024, 512, 256]
+    assert network.heads.binary.out_features == 1
+    assert network.heads.types.out_features == len(tiny.CLASSES)
+
+
+# --- Grad-CAM -------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["baseline_cnn", "classifier"])
+def test_grad_cam_is_the_gradient_weighted_sum_of_the_feature_map(detectors: dict[str, Detector], name: str) -> None:
+    detector = detectors[name]
+    assert isinstance(detector, TwoHeadDetector)
+    images = torch.cat([tiny.good_images(1), tiny.corrupted(tiny.good_images(1))])
+    features = detector.feature_map(detector.inputs(images)[IMAGE]).detach().requires_grad_()
+    (gradient,) = torch.autograd.grad(detector.heads(detector.vector(features))[0].sum(), features)
+    weights = gradient.mean(dim=(2, 3))  # (B, C)
+    cam = torch.einsum("bc,bchw->bhw", weights, features).relu()
+    assert (cam.flatten(1).amax(dim=1) > 0).all()  # else any two maps would be equal
+    output = detector.predict_from({IMAGE: detector.inputs(images)[IMAGE]}, (cam.shape[-2], cam.shape[-1]))
+    assert output.heatmaps is not None
+    torch.testing.assert_close(output.heatmaps, cam, rtol=1e-5, atol=1e-7)
+
+
+# --- units ----------------------------------------------------------------------------------------------------------
+
+
+def test_the_map_of_a_flat_picture_is_the_squared_error_whatever_its_size() -> None:
+    network = Autoencoder(AutoencoderConfig(input_size=(64, 64), width=4)).eval()
+    last = next(module for module in reversed(list(network.decoder.modules())) if isinstance(module, nn.Conv2d))
+    nn.init.zeros_(last.weight)
+    assert last.bias is not None
+    nn.init.zeros_(last.bias)  # sigmoid(0): the reconstruction of anything is grey, 0.5
+    images = torch.tensor([0.5, 0.6, 0.9]).view(3, 1, 1, 1).expand(3, 3, 40, 50)
+    with torch.no_grad():
+        output = network.predict(images)
+    expected = torch.tensor([0.0, 0.1**2, 0.4**2])
+    assert output.heatmaps is not None
+    torch.testing.assert_close(output.heatmaps, expected.view(3, 1, 1).expand(3, 40, 50), rtol=1e-4, atol=1e-8)
+    torch.testing.assert_close(output.scores, expected, rtol=1e-4, atol=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("name", "tensors"),
+    [
+        ("baseline_cnn", ["heads.binary.weight", "heads.binary.bias"]),
+        ("classifier", ["heads.binary.weight", "heads.binary.bias"]),
+        ("mahalanobis", ["whitener"]),
+        ("mahalanobis_global", ["whitener"]),
+    ],
+)
+def test_three_times_the_weights_give_three_times_the_score_and_map(
+    detectors: dict[str, Detector], name: str, tensors: list[str]
+) -> None:
+    images = tiny.corrupted(tiny.good_images(2))
+    detector = copy.deepcopy(detectors[name])
+    before = detector.predict(images)
+    for tensor in tensors:
+        detector.state_dict()[tensor].mul_(3)
+    after = detector.predict(images)
+    torch.testing.assert_close(after.scores, 3 * before.scores)
+    if before.heatmaps is not None:
+        assert after.heatmaps is not None
+        assert before.heatmaps.max() > 0
+        torch.testing.assert_close(after.heatmaps, 3 * before.heatmaps)
+
+
+def test_three_times_the_features_give_three_times_the_distance_to_the_memory(detectors: dict[str, Detector]) -> None:
+    knn = detectors["patch_knn"]
+    assert isinstance(knn, PatchKNN)
+    inputs = knn.inputs(tiny.corrupted(tiny.good_images(2)))
+    before = knn.predict_from(inputs, SMALL).heatmaps
+    larger = PatchKNN(knn.config, knn.trunk, 3 * knn.memory)
+    after = larger.predict_from({layer: 3 * value for layer, value in inputs.items()}, SMALL).heatmaps
+    assert before is not None
+    assert after is not None
+    torch.testing.assert_close(after, 3 * before)
+
+
+# --- the formulas, naively ------------------------------------------------------------------------------------------
+
+
+def single(values: Tensor | NDArray[np.float64]) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32)
+
+
+def naive_average(maps: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean of the 3x3 neighbours, those beyond the border counted as zeros."""
+    out = np.zeros_like(maps)
+    *_, height, width = maps.shape
+    for row in range(height):
+        for column in range(width):
+            block = maps[..., max(0, row - 1) : row + 2, max(0, column - 1) : column + 2]
+            out[..., row, column] = block.sum(axis=(-2, -1)) / 9
+    return out
+
+
+def naive_bilinear(maps: NDArray[np.float64], height: int, width: int) -> NDArray[np.float64]:
+    """Pixel centres at half integers, the border repeated."""
+    out = np.zeros((*maps.shape[:-2], height, width))
+    last_row, last_column = maps.shape[-2] - 1, maps.shape[-1] - 1
+    for row in range(height):
+        for column in range(width):
+            y = min(max((row + 0.5) * (last_row + 1) / height - 0.5, 0), last_row)
+            x = min(max((column + 0.5) * (last_column + 1) / width - 0.5, 0), last_column)
+            top, left = int(y), int(x)
+            bottom, right = min(top + 1, last_row), min(left + 1, last_column)
+            upper = maps[..., top, left] * (1 - x % 1) + maps[..., top, right] * (x % 1)
+            lower = maps[..., bottom, left] * (1 - x % 1) + maps[..., bottom, right] * (x % 1)
+            out[..., row, column] = upper * (1 - y % 1) + lower * (y % 1)
+    return out
+
+
+def naive_patchcore(
+    patches: NDArray[np.float64], memory: NDArray[np.float64], b: int
+) -> tuple[NDArray[np.float64], float]:
+    """Roth et al. 2022: the distance of each patch, and the image score of eqs. 6 and 7."""
+    nearest = np.array([np.linalg.norm(memory - patch, axis=1).min() for patch in patches])
+    test = patches[nearest.argmax()]  # m^test,*
+    star = memory[np.argmin(np.linalg.norm(memory - test, axis=1))]  # m^*
+    s_star = np.linalg.norm(test - star)
+    around = memory[np.argsort(np.linalg.norm(memory - star, axis=1), kind="stable")[:b]]  # N_b(m^*), with m^* in it
+    weight = 1 - np.exp(s_star) / np.exp(np.linalg.norm(around - test, axis=1)).sum()
+    return nearest, float(weight * s_star)

@@ -1,0 +1,82 @@
+"""A script's dataclass of arguments -> its command line, and errors -> one line on stderr."""
+
+import argparse
+import dataclasses
+import sys
+import types
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from anomaly.errors import VigieError
+
+A = TypeVar("A")
+
+
+def flag(text: str, default: Any = dataclasses.MISSING) -> Any:
+    """A field with its help text."""
+    return dataclasses.field(default=default, metadata={"help": text})
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class DataArgs:
+    """What every training script takes."""
+
+    data: Path = flag("folder of pictures")
+    category: str = flag("what is inspected; a subfolder of the data, or the name of the data itself")
+    out: Path = flag("folder to write to")
+    layout: Literal["auto", "folder", "mvtec", "visa"] = flag("of the data", "auto")
+    seed: int = flag("of the split and of training", 0)
+    far: float = flag("false-alarm level of the threshold set from good images alone", 0.05)
+    group_regex: str | None = flag("one capture group: pictures of the same part stay in the same split", None)
+    country: str = flag("ISO 3166 alpha-3 code, for the estimate of emissions", "USA")
+    cpu_power_w: float | None = flag("rated CPU power where it is known, for the estimate of emissions", None)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class RunArgs(DataArgs):
+    """What every script that makes one detector takes."""
+
+    backbone: str | None = flag("trunk: a timm name or a Hub repo id, optionally @revision", None)
+    weights: Path | None = flag("trunk or initial weights from a local safetensors file", None)
+    arch: str | None = flag("network to train", None)
+    epochs: int | None = flag("at most this many", None)
+    push: str | None = flag("Hub repo (org/name) to push to", None)
+    tag: str | None = flag("of the pushed commit", None)
+
+
+def run(main: Callable[[A], None], kind: type[A], argv: Sequence[str] | None = None) -> int:
+    """Parses, runs, and turns what a person can mend into one line. Exit code 0 done, 1 wrong input, 2 usage."""
+    parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
+    hints = get_type_hints(kind)
+    for field in dataclasses.fields(kind):  # type: ignore[arg-type]
+        _add(parser, field, hints[field.name])
+    args = kind(**vars(parser.parse_args(argv)))
+    if getattr(args, "tag", None) and not getattr(args, "push", None) and hasattr(args, "backbone"):
+        parser.error("--tag goes with --push REPO")
+    try:
+        main(args)
+    except VigieError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", hint: Any) -> None:
+    required = field.default is dataclasses.MISSING
+    options: dict[str, Any] = {"help": field.metadata["help"], "required": required}
+    if not required:
+        options["default"] = field.default
+        if field.default is not None:
+            options["help"] += f" (default {field.default})"
+    if get_origin(hint) in (Union, types.UnionType):
+        hint = next(part for part in get_args(hint) if part is not type(None))
+    if get_origin(hint) is tuple:
+        options |= {"nargs": "+", "type": get_args(hint)[0]}
+    elif get_origin(hint) is Literal:
+        options["choices"] = get_args(hint)
+    elif hint is bool:
+        options = {"help": options["help"], "action": "store_true"}
+    else:
+        options["type"] = hint
+    parser.add_argument(f"--{field.name.replace('_', '-')}", **options)

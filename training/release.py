@@ -1,0 +1,208 @@
+"""Releases finished runs as an inspector: members at their commits, policies, figures on test, a card."""
+
+import hashlib
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Literal
+
+from anomaly import hub
+from anomaly.calibration import Calibration, least_good, read_calibration
+from anomaly.cards import write_card
+from anomaly.datasets import read_dataset
+from anomaly.emissions import EmissionsMeter
+from anomaly.errors import DataError
+from anomaly.evaluation import evaluate, hardware, versions
+from anomaly.figures import InspectorMetrics, ModelMetrics
+from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, Member, MemberRef
+from anomaly.model_repo import CARD_FILES, MODEL_FILES, load_detector
+from anomaly.policy import Policy, ReviewBand, Rule
+from training.arguments import flag, run
+from training.finish import PUSHED, RUN, push_run
+
+_REVIEW = 0.10  # p-value below which a member that does not reach its threshold is unsure
+
+
+@dataclass(frozen=True, kw_only=True)
+class Args:
+    category: str = flag("what is inspected")
+    members: tuple[Path, ...] = flag("folders of finished runs")
+    out: Path | None = flag("folder for a local release, in the Hub's cache layout", None)
+    push: str | None = flag("Hub repo (org/name) for the inspector; members go to org/name-<member>", None)
+    tag: str | None = flag("of the release", None)
+    name: str = flag("of a local release (org/name)", "local/inspector")
+    data: Path | None = flag("to measure on; by default where the first run had it", None)
+    layout: Literal["auto", "folder", "mvtec", "visa"] = flag("of the data", "auto")
+    note: str | None = flag("what this release is for, one sentence in its card", None)
+    country: str = flag("ISO 3166 alpha-3 code, for the estimate of emissions", "USA")
+    cpu_power_w: float | None = flag("rated CPU power where it is known", None)
+
+
+def main(args: Args) -> None:
+    if (args.out is None) == (args.push is None):
+        raise DataError("give either --out DIR or --push REPO")
+    runs = read_runs(args.members, args.category)
+    calibrations = {n: read_calibration(run / "calibration.json").categories[args.category] for n, run in runs.items()}
+    if args.push is None:
+        assert args.out is not None
+        owner, _, name = args.name.partition("/")
+        refs = {member: _store(run, args.out, f"{owner}/{name}-{member}") for member, run in runs.items()}
+    else:
+        refs = {member: _pushed(run, f"{args.push}-{member}") for member, run in runs.items()}
+    first = ModelMetrics.model_validate_json((next(iter(runs.values())) / "metrics.json").read_bytes())
+    labels = tuple(sorted({label for labels in first.data.counts.values() for label in labels}, key=_good_first))
+    file = InspectorFile(
+        category=args.category,
+        labels=labels,
+        members=tuple(MemberRef(name=n, repo=r, commit=c, sha256=_sha256(runs[n])) for n, (r, c) in refs.items()),
+        policies=default_policies(calibrations),
+        default_policy="majority",
+    )
+    metrics = measure(args, runs, file, calibrations, first)
+    with TemporaryDirectory() as folder:
+        released = Path(folder)
+        (released / INSPECTOR_FILE).write_text(file.model_dump_json(indent=1) + "\n")
+        (released / "metrics.json").write_text(metrics.model_dump_json(indent=1) + "\n")
+        repo = args.push or args.name
+        write_card(released, repo)
+        if args.note:
+            card = released / "README.md"
+            card.write_text(card.read_text() + f"\n## This release\n\n{args.note}\n")
+        files = (INSPECTOR_FILE, *CARD_FILES)
+        if args.push:
+            commit = hub.push(released, repo, files=files, message=args.note or f"Vigie {args.tag or ''}", tag=args.tag)
+        else:
+            assert args.out is not None
+            commit = hub.store(released, args.out, repo, files=files, tag=args.tag)
+    where = f" in {args.out}" if args.out else ""
+    print(f"released {repo}@{commit}{where}" + (f" as {args.tag}" if args.tag else ""))
+
+
+def read_runs(folders: Sequence[Path], category: str) -> dict[str, Path]:
+    """Member name -> run folder; all finished, calibrated for the category, on one and the same split.
+
+    Raises:
+        DataError: one of them is not.
+    """
+    runs: dict[str, Path] = {}
+    hashes: dict[str, str] = {}
+    for folder in folders:
+        if not (folder / RUN).is_file():
+            raise DataError(f"{folder} is no finished run: it has no {RUN}")
+        name = json.loads((folder / RUN).read_text())["member"]
+        if name in runs:
+            raise DataError(f"{folder} and {runs[name]} are both called {name!r}; train one with another --member name")
+        known = read_calibration(folder / "calibration.json").categories
+        if category not in known:
+            raise DataError(f"{folder} is calibrated for {sorted(known)}, not for {category!r}")
+        runs[name], hashes[name] = folder, known[category].split_hash
+    if len(set(hashes.values())) > 1:
+        shown = ", ".join(f"{name} {value[:12]}" for name, value in hashes.items())
+        raise DataError(
+            f"the members were made on different splits ({shown}): one's training pictures may be another's "
+            "calibration pictures; train them again on the same data with the same --seed"
+        )
+    return runs
+
+
+def default_policies(calibrations: Mapping[str, Calibration]) -> tuple[Policy, ...]:
+    """`majority` and `safe`, at the thresholds that every member has."""
+    members = tuple(calibrations)
+    careful_members = _telling(calibrations) or members
+    labelled = all("safe" in calibration.thresholds for calibration in calibrations.values())
+    enough = min(len(calibration.good_scores) for calibration in calibrations.values()) >= least_good(_REVIEW)
+    majority = {
+        "en": "Defect when more than half of the detectors reach their threshold; review when it is close.",
+        "fr": "Défaut quand plus de la moitié des détecteurs atteignent leur seuil ; à revoir si c'est limite.",
+    }
+    safe = {
+        "en": "Defect when any detector reaches the threshold below which no held-out defect was missed.",
+        "fr": "Défaut dès qu'un détecteur atteint le seuil sous lequel aucun défaut mis de côté n'a été manqué.",
+    }
+    careful = {
+        "en": "Defect when any detector reaches its false-alarm threshold. No labelled defects were held out, so it is "
+        "not known what it misses.",
+        "fr": "Défaut dès qu'un détecteur atteint son seuil de fausse alarme. Aucun défaut étiqueté n'a été mis de "
+        "côté : ce qu'elle manque n'est pas connu.",
+    }
+    return (
+        Policy(
+            name="majority",
+            description=majority,
+            rule=Rule(kind="majority", members=members, threshold="f1" if labelled else "far"),
+            required=members,
+            review=ReviewBand(p_value=_REVIEW) if enough else None,
+        ),
+        Policy(
+            name="safe",
+            description=safe if labelled else careful,
+            rule=Rule(kind="any", members=careful_members, threshold="safe" if labelled else "far"),
+            required=careful_members,
+        ),
+    )
+
+
+def _telling(calibrations: Mapping[str, Calibration]) -> tuple[str, ...]:
+    """Members that let most good parts pass at their safe threshold; the others would only call everything a defect."""
+    return tuple(
+        name
+        for name, calibration in calibrations.items()
+        if "safe" not in (t := calibration.thresholds) or t["safe"].false_alarms <= t["safe"].good / 2
+    )
+
+
+def measure(
+    args: Args,
+    runs: Mapping[str, Path],
+    file: InspectorFile,
+    calibrations: Mapping[str, Calibration],
+    first: ModelMetrics,
+) -> InspectorMetrics:
+    """The ensemble's figures on the test pictures."""
+    recorded = json.loads((next(iter(runs.values())) / RUN).read_text())
+    data = args.data or Path(recorded["data"])
+    dataset = read_dataset(data, args.category, args.layout)
+    if not dataset.test:
+        raise DataError(f"{data} has no test pictures to measure the release on; give --data DIR")
+    refs = {ref.name: ref for ref in file.members}
+    members = [Member(refs[name], load_detector(run).detector, calibrations[name]) for name, run in runs.items()]
+    meter = EmissionsMeter(args.country, args.cpu_power_w)
+    inspector = Inspector(file, members, source="release", revision="new", commit="0" * 40, meter=meter)
+    found = evaluate(inspector, dataset.test, data=first.data.name, split="test", progress=True)
+    return InspectorMetrics(
+        category=args.category,
+        data=first.data,
+        members=found.members,
+        policies=found.policies,
+        hardware=hardware(),
+        country=args.country,
+        versions=versions(),
+    )
+
+
+def _store(run: Path, cache: Path, repo_id: str) -> tuple[str, str]:
+    write_card(run, repo_id)
+    return repo_id, hub.store(run, cache, repo_id, files=(*MODEL_FILES, *CARD_FILES))
+
+
+def _pushed(run: Path, repo_id: str) -> tuple[str, str]:
+    """Where the run is on the Hub; pushes it unless these very weights are there already."""
+    path = run / PUSHED
+    if path.is_file() and (known := json.loads(path.read_text()))["sha256"] == _sha256(run):
+        return known["repo"], known["commit"]
+    return repo_id, push_run(run, repo_id, None)
+
+
+def _sha256(run: Path) -> str:
+    return hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+
+
+def _good_first(label: str) -> tuple[bool, str]:
+    return label != "good", label
+
+
+if __name__ == "__main__":
+    sys.exit(run(main, Args))
