@@ -329,7 +329,7 @@ def _transformers(folder: Path, kind: str, source: str) -> Pretrained:
     if missing := sorted(info["missing_keys"]):  # transformers would leave them at random
         raise ModelLoadError(f"{source} lacks tensor {missing[0]!r} of {kind} ({len(missing)} in all)")
     arguments = json.loads(model.config.to_json_string(use_diff=True))
-    for name in ("model_type", "transformers_version", "architectures", "dtype", "_name_or_path"):
+    for name in ("model_type", "transformers_version", "architectures", "dtype"):
         arguments.pop(name, None)
     arguments["num_hidden_layers"] = model.config.num_hidden_layers
     size = preprocessing.get("crop_size") or preprocessing["size"]

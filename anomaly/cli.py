@@ -39,7 +39,8 @@ def inspect(
     loaded = load_inspector(inspector, revision, meter=_meter(country))
     loaded.policy(policy)
     failed = 0
-    for path in pictures:
+    stems = [path.stem for path in pictures]
+    for number, path in enumerate(pictures, start=1):
         try:
             image = images.read(path, loaded.file.limits)
         except VigieError as error:
@@ -53,7 +54,8 @@ def inspect(
         else:
             typer.echo(f"{path}: {report.decision.upper()}. {report.reason['en']}")
         if save_heatmaps is not None:
-            _save_heatmaps(save_heatmaps, path.stem, image, inspection, loaded)
+            name = path.stem if stems.count(path.stem) == 1 else f"{number:03d}-{path.stem}"
+            _save_heatmaps(save_heatmaps, name, image, inspection, loaded)
     if failed:
         raise typer.Exit(1)
 

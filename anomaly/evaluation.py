@@ -244,7 +244,9 @@ def hardware() -> str:
     """Processor and, where it is used, GPU."""
     import torch
 
-    name = platform.processor() or platform.machine()
+    from cpuinfo import get_cpu_info
+
+    name = get_cpu_info().get("brand_raw") or platform.machine()
     return f"{name}, {torch.cuda.get_device_name()}" if torch.cuda.is_available() else name
 
 

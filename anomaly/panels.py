@@ -107,7 +107,7 @@ def votes_html(report: Report, calibrations: Mapping[str, Calibration], language
     rows = _all(_vote_row(vote, calibrations[vote.member], columns, language) for vote in report.votes)
     return Markup(
         '<h3>{}</h3><table class="votes"><thead><tr>{}</tr></thead><tbody>{}</tbody></table><p class="hint">{} {}</p>'
-    ).format(say("votes", language), heads, rows, hints[1], say("p_value", language) + ": " + hints[2])
+    ).format(say("votes", language), heads, rows, hints[1], hints[2])
 
 
 def _vote_row(vote: MemberVote, calibration: Calibration, columns: list[str], language: Language) -> Markup:

@@ -42,6 +42,10 @@ TEXTS: dict[str, Text] = {
     "language": {"en": "Language", "fr": "Langue"},
     # left: what to inspect, and how
     "picture": {"en": "Picture of the part", "fr": "Photo de la pièce"},
+    "picture_alt": {
+        "en": "The part. Not visible? Browsers show no TIFF, but it can be inspected.",
+        "fr": "La pièce. Invisible ? Les navigateurs n'affichent pas le TIFF, mais on peut l'inspecter.",
+    },
     "drop": {
         "en": "Drop a picture here, paste it, or click to choose one",
         "fr": "Déposez une photo ici, collez-la, ou cliquez pour en choisir une",
@@ -50,9 +54,6 @@ TEXTS: dict[str, Text] = {
     "inspector": {"en": "Inspector", "fr": "Inspecteur"},
     "revision": {"en": "Revision", "fr": "Révision"},
     "revision_info": {"en": "A tag, a branch, or any commit", "fr": "Une étiquette, une branche ou un commit"},
-    "tag": {"en": "tag", "fr": "étiquette"},
-    "branch": {"en": "branch", "fr": "branche"},
-    "commit": {"en": "commit", "fr": "commit"},
     "policy": {"en": "Policy", "fr": "Politique"},
     "inspect": {"en": "Inspect", "fr": "Inspecter"},
     "loading": {"en": "Loading the inspector …", "fr": "Chargement de l'inspecteur …"},
@@ -81,7 +82,6 @@ TEXTS: dict[str, Text] = {
     },
     "warning": {"en": "Warning", "fr": "Avertissement"},
     # heatmap
-    "heatmap": {"en": "Where", "fr": "Où"},
     "overlay": {"en": "The picture with the heatmap", "fr": "La photo et la carte de chaleur"},
     "view": {"en": "Heatmap of", "fr": "Carte de"},
     "view_all": {"en": "all (mean)", "fr": "tous (moyenne)"},
@@ -105,8 +105,8 @@ TEXTS: dict[str, Text] = {
     },
     "p_value": {"en": "p-value", "fr": "valeur p"},
     "p_value_hint": {
-        "en": "Share of good parts expected to score this high or higher. Not the probability of a defect.",
-        "fr": "Part attendue de pièces bonnes à ce score ou plus. Ce n'est pas la probabilité d'un défaut.",
+        "en": "p-value: share of good parts expected to score this high or higher. Not the probability of a defect.",
+        "fr": "Valeur p : part attendue de pièces bonnes à ce score ou plus. Ce n'est pas la probabilité d'un défaut.",
     },
     "probability": {"en": "probability of a defect {share}", "fr": "probabilité d'un défaut {share}"},
     "looks_like": {"en": "looks most like {name} ({share})", "fr": "ressemble le plus à {name} ({share})"},

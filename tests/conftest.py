@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from loopback_hub import hub as hub
+from loopback_hub import hub  # noqa: F401  a fixture
 from torch import Tensor
 
 from anomaly import hub as registry
@@ -68,6 +68,7 @@ def start_app() -> Iterator[Callable[[Settings], RunningApp]]:
     import time
 
     import app
+    from anomaly import serving
 
     served = []
 
@@ -76,7 +77,7 @@ def start_app() -> Iterator[Callable[[Settings], RunningApp]]:
         served.append(demo)
         running = RunningApp(demo.local_url, settings)
         deadline = time.monotonic() + 60
-        while app.health(settings)["status"] == "starting":
+        while serving.health(settings)["status"] == "starting":
             if time.monotonic() > deadline:
                 raise TimeoutError(f"the app on {settings.inspectors} is not warm after 60 s")
             time.sleep(0.05)

@@ -32,6 +32,7 @@ class Release:
 
     folder: Path  # <tag>/<member>/ with the files of each model, <tag>/inspector/
     hub_root: Path
+    cache: Path  # of the Hub, with everything in it
     commits: Mapping[str, str]  # tag -> commit of the inspector
 
 
@@ -58,6 +59,13 @@ def served(hub: LoopbackHub, release: Release, tmp_path: Path, monkeypatch: pyte
     shutil.copytree(release.hub_root, hub.root, dirs_exist_ok=True)
     use_hub(hub, tmp_path / "cache", monkeypatch)
     return hub
+
+
+@pytest.fixture
+def stocked(served: LoopbackHub, release: Release, tmp_path: Path) -> LoopbackHub:
+    """The same Hub; this process has downloaded both tags before."""
+    shutil.copytree(release.cache, tmp_path / "cache", symlinks=True)
+    return served
 
 
 def use_hub(hub: LoopbackHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -87,8 +95,12 @@ def make_release(folder: Path) -> Release:
             commits[tag] = registry.push(
                 folder / tag / "inspector", INSPECTOR, files=[INSPECTOR_FILE], message=f"waves {tag}", tag=tag
             )
+            inspector = registry.Source(INSPECTOR, INSPECTOR)
+            registry.download(inspector, commits[tag], [INSPECTOR_FILE])
+            for ref in members:
+                registry.download(inspector.sibling(ref.repo), ref.commit, MODEL_FILES)
             _change(detectors)
-    return Release(folder, folder / "hub", commits)
+    return Release(folder, folder / "hub", folder / "cache", commits)
 
 
 def save_member(folder: Path, name: str, detector: Detector) -> MemberRef:

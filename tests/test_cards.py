@@ -149,7 +149,7 @@ def row(card: str, first: str, number: int = 0) -> list[str]:
 
 
 def number(cell: str) -> float:
-    return float(cell.split()[0])
+    return float(cell.split(maxsplit=1)[0])
 
 
 def snippets(card: str, language: str) -> list[str]:
@@ -534,7 +534,7 @@ def test_the_five_lines_of_a_model_on_the_hub_give_the_served_score(
     write_card(model, "alice/waves-autoencoder")
     registry.push(model, "alice/waves-autoencoder", files=(*MODEL_FILES, *CARD_FILES), message="m")
     (code,) = snippets((model / "README.md").read_text(), "python")
-    imports, lines = code.strip().split("\n\n")
+    _imports, lines = code.strip().split("\n\n")
     assert len(lines.splitlines()) == 5
     Image.open(released.picture).save(tmp_path / "part.png")
     monkeypatch.chdir(tmp_path)

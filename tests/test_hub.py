@@ -141,9 +141,8 @@ def test_a_tag_costs_one_request_and_a_commit_that_is_here_none(served: Loopback
 # What is brought here
 
 
-@pytest.mark.parametrize("tag", TAGS)
-def test_every_model_is_pulled_byte_for_byte(served: LoopbackHub, release: Release, tag: str) -> None:
-    for ref in file_of(release, tag).members:
+def test_every_model_is_pulled_byte_for_byte(served: LoopbackHub, release: Release) -> None:
+    for tag, ref in [(tag, ref) for tag in TAGS for ref in file_of(release, tag).members]:
         source = SOURCE.sibling(ref.repo)
         assert registry.resolve(source, tag) == ref.commit
         folder = registry.download(source, ref.commit, MODEL_FILES)
@@ -231,18 +230,16 @@ def test_a_flipped_byte_is_refused_and_a_mended_hub_serves_again(
     assert load_inspector(INSPECTOR, "v2", meter=meter).inspect(picture()).report.votes
 
 
-@pytest.mark.parametrize("name", MODEL_FILES)
-def test_a_byte_flipped_on_this_disk_is_refused_and_downloaded_anew(
-    served: LoopbackHub, release: Release, name: str
-) -> None:
+def test_a_byte_flipped_on_this_disk_is_refused_and_downloaded_anew(served: LoopbackHub, release: Release) -> None:
     ref = file_of(release, "v1").members[0]
     source = SOURCE.sibling(ref.repo)
-    path = registry.download(source, ref.commit, MODEL_FILES) / name
-    flip(path)
-    with pytest.raises(ModelLoadError, match=f"{name} is corrupt"):
+    folder = registry.download(source, ref.commit, MODEL_FILES)
+    for name in MODEL_FILES:
+        flip(folder / name)
+        with pytest.raises(ModelLoadError, match=f"{name} is corrupt"):
+            registry.download(source, ref.commit, MODEL_FILES)
         registry.download(source, ref.commit, MODEL_FILES)
-    registry.download(source, ref.commit, MODEL_FILES)
-    assert path.read_bytes() == (release.folder / "v1" / ref.name / name).read_bytes()
+        assert (folder / name).read_bytes() == (release.folder / "v1" / ref.name / name).read_bytes()
 
 
 def test_a_byte_flipped_in_a_local_folder_is_refused_and_left_as_it_is(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from huggingface_hub import HfApi, ModelCard
 from loopback_hub import DROPPED, LoopbackHub
-from released import INSPECTOR, Release, file_of, release, served
+from released import Release, file_of, release, served
 
 from anomaly import hub as registry
 from anomaly.errors import HubUnreachableError, RegistryError, StaleParentError, VigieError
@@ -116,25 +116,22 @@ def test_a_stale_parent_is_refused_before_anything_is_uploaded(
     push(model, parent=second)
 
 
-@pytest.mark.parametrize(
-    "tag", ["", "v 1", "é", "..", "v..1", "-v", "v1.lock", "a/b", "main", "v1\n", "deadbeef", "0" * 40]
-)
-def test_a_tag_that_git_or_a_reader_would_mistake_is_refused(served: LoopbackHub, model: Path, tag: str) -> None:
-    with pytest.raises(RegistryError, match="cannot be a tag"):
-        push(model, tag)
-    with pytest.raises(RegistryError, match="cannot be a tag"):
-        registry.store(model, model / "cache", REPO, files=MODEL_FILES, tag=tag)
+def test_a_tag_that_git_or_a_reader_would_mistake_is_refused(served: LoopbackHub, model: Path) -> None:
+    odd = ("", "v 1", "é", "..", "v..1", "-v", "v1.lock", "a/b", "main", "v1\n", "deadbeef", "0" * 40, "v" * 200)
+    for tag in odd:
+        with pytest.raises(RegistryError, match="cannot be a tag"):
+            push(model, tag)
+        with pytest.raises(RegistryError, match="cannot be a tag"):
+            registry.store(model, model / "cache", REPO, files=MODEL_FILES, tag=tag)
     assert served.log == []
 
 
-@pytest.mark.parametrize(
-    "repo", ["alice/wäves", "alice/a b", "alice/a--b", "alice/x.git", "a/b/c", "alice/", "", "../x"]
-)
-def test_a_repo_id_the_hub_would_not_take_is_refused(served: LoopbackHub, model: Path, repo: str) -> None:
-    with pytest.raises(RegistryError, match="is not the id of a repo"):
-        registry.push(model, repo, files=MODEL_FILES, message="first")
-    with pytest.raises(RegistryError, match="is not the id of a repo"):
-        registry.store(model, model / "cache", repo, files=MODEL_FILES)
+def test_a_repo_id_the_hub_would_not_take_is_refused(served: LoopbackHub, model: Path) -> None:
+    for repo in ("alice/wäves", "alice/a b", "alice/a--b", "alice/x.git", "a/b/c", "alice/", "", "../x"):
+        with pytest.raises(RegistryError, match="is not the id of a repo"):
+            registry.push(model, repo, files=MODEL_FILES, message="first")
+        with pytest.raises(RegistryError, match="is not the id of a repo"):
+            registry.store(model, model / "cache", repo, files=MODEL_FILES)
     assert served.log == []
 
 
@@ -171,16 +168,15 @@ def test_a_commit_in_between_is_not_overwritten(served: LoopbackHub, model: Path
 # A push that dies
 
 
-@pytest.mark.parametrize("path", ["/preupload/", "/commit/main"])
+@pytest.mark.parametrize("fault", [{"drop": True}, {"status": 502}])
 def test_a_push_that_loses_the_hub_leaves_what_was_there_and_can_be_repeated(
-    served: LoopbackHub, model: Path, path: str
+    served: LoopbackHub, model: Path, fault: dict[str, int]
 ) -> None:
     before = state(served)
-    for fault in ({"drop": True}, {"status": 502}):
-        served.fail_next(path_contains=path, **fault)
-        with pytest.raises(HubUnreachableError):
-            push(model)
-        assert state(served) == before
+    served.fail_next(path_contains="/commit/", **fault)
+    with pytest.raises(HubUnreachableError):
+        push(model)
+    assert state(served) == before
     assert same_files(model, push(model))
 
 
@@ -207,6 +203,13 @@ def test_a_killed_push_leaves_what_was_there_and_can_be_repeated(
 ) -> None:
     before = state(served)
     served.fail_next(path_contains=stage, delay_s=1, drop=True)
+    push_and_die(served, model, last_answer, answers)
+    assert state(served) == before
+    assert same_files(model, push(model))
+    assert state(served)[0][0] == "v3"
+
+
+def push_and_die(served: LoopbackHub, model: Path, last_answer: str, answers: int) -> None:
     code = f"""
 from pathlib import Path
 from anomaly import hub
@@ -214,13 +217,9 @@ hub.push(Path({str(model)!r}), {REPO!r}, files={MODEL_FILES!r}, message="third",
 """
     with subprocess.Popen([sys.executable, "-c", code], env=os.environ | {"HF_HUB_DISABLE_XET": "1"}) as process:
         wait_for(lambda: sum(path.endswith(last_answer) for _, path, _ in served.log) == answers)
-        time.sleep(0.2)  # now it waits for the answer of `stage`
+        time.sleep(0.2)  # now it waits for the answer to its next request
         process.kill()
     assert process.returncode == -signal.SIGKILL
-    assert state(served) == before
-    assert not any(path.startswith("/api/") and "/tag/" in path for _, path, _ in served.log)
-    assert same_files(model, push(model))
-    assert state(served)[0][0] == "v3"
 
 
 def ref_commit(release: Release, tag: str) -> str:

@@ -13,9 +13,9 @@ from anomaly.errors import VigieError
 A = TypeVar("A")
 
 
-def flag(text: str, default: Any = dataclasses.MISSING) -> Any:
-    """A field with its help text."""
-    return dataclasses.field(default=default, metadata={"help": text})
+def flag(text: str, default: Any = dataclasses.MISSING, *, least: float | None = None) -> Any:
+    """A field with its help text and, for a number, the least that makes sense."""
+    return dataclasses.field(default=default, metadata={"help": text, "least": least})
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -40,7 +40,7 @@ class RunArgs(DataArgs):
     backbone: str | None = flag("trunk: a timm name or a Hub repo id, optionally @revision", None)
     weights: Path | None = flag("trunk or initial weights from a local safetensors file", None)
     arch: str | None = flag("network to train", None)
-    epochs: int | None = flag("at most this many", None)
+    epochs: int | None = flag("at most this many", None, least=1)
     push: str | None = flag("Hub repo (org/name) to push to", None)
     tag: str | None = flag("of the pushed commit", None)
 
@@ -52,11 +52,11 @@ def run(main: Callable[[A], None], kind: type[A], argv: Sequence[str] | None = N
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         _add(parser, field, hints[field.name])
     args = kind(**vars(parser.parse_args(argv)))
-    if getattr(args, "tag", None) and not getattr(args, "push", None) and hasattr(args, "backbone"):
+    if isinstance(args, RunArgs) and args.tag and not args.push:
         parser.error("--tag goes with --push REPO")
     try:
         main(args)
-    except VigieError as error:
+    except (VigieError, OSError) as error:  # OSError: a folder that cannot be written to, a full disk
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
@@ -77,6 +77,18 @@ def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", hint:
         options["choices"] = get_args(hint)
     elif hint is bool:
         options = {"help": options["help"], "action": "store_true"}
+    elif (least := field.metadata["least"]) is not None:
+        options["type"] = _at_least(hint, least)
     else:
         options["type"] = hint
     parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
+
+
+def _at_least(kind: Callable[[str], float], least: float) -> Callable[[str], float]:
+    def parse(text: str) -> float:
+        if (value := kind(text)) < least:
+            raise argparse.ArgumentTypeError(f"{text} is too small, expected {least} or more")
+        return value
+
+    parse.__name__ = kind.__name__  # argparse says: invalid int value
+    return parse

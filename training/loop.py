@@ -68,16 +68,16 @@ def fit(
         identity: of data and settings; a checkpoint of another one is refused.
 
     Raises:
-        DataError: the checkpoint belongs to other settings, or the loss is not finite.
+        DataError: the checkpoint belongs to other settings or is corrupt, or a loss is not finite.
     """
     device = next(module.parameters()).device
     optimiser = torch.optim.AdamW(
         [p for p in module.parameters() if p.requires_grad], lr=recipe.learning_rate, weight_decay=recipe.weight_decay
     )
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, factor=0.5, patience=3)
-    path = folder / CHECKPOINT
-    progress, best = _resume(path, module, optimiser, scheduler, identity)
     scaler = torch.GradScaler(device.type, enabled=device.type == "cuda")
+    path = folder / CHECKPOINT
+    progress, best = _resume(path, module, optimiser, scheduler, scaler, identity)
 
     bar = trange(progress.epoch, recipe.epochs, desc="training", unit="epoch", leave=False, disable=None)
     for epoch in bar:
@@ -89,15 +89,12 @@ def fit(
         total = 0.0
         for start in range(0, count, recipe.batch_size):
             indices = order[start : start + recipe.batch_size]
-            if len(indices) == 1 and count > 1:
-                continue  # batch norm cannot take a batch of one; it comes along in another epoch
+            if len(indices) == 1 and start > 0 and recipe.batch_size > 1:
+                continue  # batch norm cannot take a left-over batch of one; it comes along in another epoch
             optimiser.zero_grad(set_to_none=True)
             with torch.autocast(device.type, enabled=device.type == "cuda"):
                 value = loss(indices)
-            if not math.isfinite(value.item()):
-                raise DataError(
-                    f"the training loss became {value.item()} in epoch {epoch + 1}: lower the learning rate"
-                )
+            _check_finite("training", value.item(), epoch)
             scaler.scale(value).backward()  # type: ignore[no-untyped-call]
             scaler.unscale_(optimiser)
             nn.utils.clip_grad_norm_(module.parameters(), recipe.clip)
@@ -107,6 +104,7 @@ def fit(
         module.eval()
         with torch.no_grad():
             checked = validation_loss()
+        _check_finite("validation", checked, epoch)
         scheduler.step(checked)
         progress.epoch = epoch + 1
         progress.losses.append((total / count, checked))
@@ -116,10 +114,15 @@ def fit(
         else:
             progress.waited += 1
         bar.set_postfix(train=f"{total / count:.4g}", validate=f"{checked:.4g}", best=f"{progress.best:.4g}")
-        _save(path, module, best, optimiser, scheduler, progress, identity)
+        _save(path, module, best, optimiser, scheduler, scaler, progress, identity)
     module.load_state_dict(best, strict=True)
     module.eval()
     return progress
+
+
+def _check_finite(which: str, loss: float, epoch: int) -> None:
+    if not math.isfinite(loss):
+        raise DataError(f"the {which} loss became {loss} in epoch {epoch + 1}: lower the learning rate")
 
 
 def _save(
@@ -128,6 +131,7 @@ def _save(
     best: dict[str, Tensor],
     optimiser: torch.optim.Optimizer,
     scheduler: Any,
+    scaler: torch.GradScaler,
     progress: Progress,
     identity: str,
 ) -> None:
@@ -145,6 +149,7 @@ def _save(
         "losses": progress.losses,
         "lr": [group["lr"] for group in optimiser.param_groups],
         "scheduler": {name: getattr(scheduler, name) for name in ("best", "num_bad_epochs", "last_epoch")},
+        "scaler": scaler.state_dict(),
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
@@ -153,19 +158,27 @@ def _save(
 
 
 def _resume(
-    path: Path, module: nn.Module, optimiser: torch.optim.Optimizer, scheduler: Any, identity: str
+    path: Path,
+    module: nn.Module,
+    optimiser: torch.optim.Optimizer,
+    scheduler: Any,
+    scaler: torch.GradScaler,
+    identity: str,
 ) -> tuple[Progress, dict[str, Tensor]]:
     if not path.is_file():
         return Progress(), {}
-    from safetensors import safe_open
+    from safetensors import SafetensorError, safe_open
 
-    with safe_open(path, framework="pt") as file:
-        notes = json.loads(file.metadata()["notes"])
-        if notes["identity"] != identity:
-            raise DataError(
-                f"{path.parent} holds an unfinished run of other data or settings: give another --out or delete {path}"
-            )
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    try:
+        with safe_open(path, framework="pt") as file:
+            notes = json.loads(file.metadata()["notes"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise DataError(f"{path} cannot be read ({error}): delete it to train from the start") from error
+    if notes["identity"] != identity:
+        raise DataError(
+            f"{path.parent} holds an unfinished run of other data or settings: give another --out or delete {path}"
+        )
     module.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
     state: dict[int, dict[str, Tensor]] = {}
     for name, value in tensors.items():
@@ -178,6 +191,7 @@ def _resume(
     optimiser.load_state_dict({"state": state, "param_groups": groups})
     for name, value in notes["scheduler"].items():
         setattr(scheduler, name, value)
+    scaler.load_state_dict(notes["scaler"])
     best = {k.removeprefix("best."): v for k, v in tensors.items() if k.startswith("best.")}
     losses = [(a, b) for a, b in notes["losses"]]
     return Progress(notes["epoch"], notes["best"], notes["waited"], losses), best

@@ -67,7 +67,7 @@ def main(args: Args) -> None:
         (released / INSPECTOR_FILE).write_text(file.model_dump_json(indent=1) + "\n")
         (released / "metrics.json").write_text(metrics.model_dump_json(indent=1) + "\n")
         repo = args.push or args.name
-        write_card(released, repo)
+        write_card(released, args.push)
         if args.note:
             card = released / "README.md"
             card.write_text(card.read_text() + f"\n## This release\n\n{args.note}\n")
@@ -184,7 +184,7 @@ def measure(
 
 
 def _store(run: Path, cache: Path, repo_id: str) -> tuple[str, str]:
-    write_card(run, repo_id)
+    write_card(run)
     return repo_id, hub.store(run, cache, repo_id, files=(*MODEL_FILES, *CARD_FILES))
 
 

@@ -1,0 +1,301 @@
+"""The page: its components, its words, and what connects them (Gradio Blocks, gradio.app)."""
+
+import html
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+from gradio.utils import get_upload_folder
+
+from anomaly import panels, render, serving
+from anomaly.errors import VigieError
+from anomaly.hub import parse_source
+from anomaly.policy import Text
+from anomaly.settings import STARTER, Settings
+from anomaly.texts import LANGUAGES, Language, language_of, say
+
+Picture = dict[str, Any] | None  # gradio's FileData: events here take it raw, so that the file is read as it was sent
+Asked = tuple[str, str, str, str]  # path of the picture, inspector, revision, policy
+Result = tuple[Asked, render.Exhibit] | None  # the last inspection of a session, and what was asked
+
+MODEL_LANE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}  # one inspection at a time
+PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
+ASIDE: dict[str, Any] = {**PRIVATE, "queue": False}
+TELLING: dict[str, Any] = {**PRIVATE, "concurrency_limit": None}  # gradio shows an error of a queued event only
+
+# The whole report is in the browser already, so no file of it lies on the server for others to find.
+DOWNLOAD = """(report) => {
+  const link = document.createElement("a");
+  link.href = URL.createObjectURL(new Blob([JSON.stringify(report, null, 1)], {type: "application/json"}));
+  link.download = `vigie-${report.category}-${report.decision}-${report.created_at.replace(/[:.]/g, "-")}.json`;
+  link.click();
+  URL.revokeObjectURL(link.href);
+}"""
+# On a phone the verdict is below the fold.
+SCROLL = '() => { if (innerWidth < 800) document.querySelector("#verdict").scrollIntoView({behavior: "smooth"}) }'
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """The components that events read or change."""
+
+    header: gr.HTML
+    language: gr.Radio
+    picture: gr.Image
+    examples: gr.Dataset | None
+    inspector: gr.Dropdown
+    revision: gr.Dropdown
+    policy: gr.Dropdown
+    inspect: gr.Button
+    verdict: gr.HTML
+    results: gr.Column
+    overlay: gr.Image
+    view: gr.Radio
+    opacity: gr.Slider
+    legend: gr.HTML
+    votes: gr.HTML
+    emissions: gr.HTML
+    members: gr.HTML
+    details: gr.Accordion
+    report: gr.JSON
+    download: gr.Button
+
+
+def words(language: Language) -> dict[str, dict[str, Any]]:
+    """What components say: by their names in Page, the arguments that change with the language."""
+    return {
+        "header": {"value": panels.header_html(language)},
+        "picture": {
+            "label": say("picture", language),
+            "placeholder": say("drop", language),
+            "alt_text": say("picture_alt", language),
+        },
+        "examples": {"label": say("examples", language)},
+        "inspector": {"label": say("inspector", language)},
+        "revision": {"label": say("revision", language), "info": say("revision_info", language)},
+        "policy": {"label": say("policy", language)},
+        "inspect": {"value": say("inspect", language)},
+        "overlay": {"label": say("overlay", language), "alt_text": say("overlay", language)},
+        "view": {"label": say("view", language)},
+        "opacity": {"label": say("opacity", language)},
+        "legend": {"value": panels.legend_html(language)},
+        "details": {"label": say("report", language)},
+        "download": {"value": say("download", language)},
+    }
+
+
+def layout(settings: Settings) -> Page:
+    """Builds the page, in English."""
+    told = words("en")
+    sources = [(Path(source).name, source) for source in settings.inspectors]
+    with gr.Row(elem_id="top"):
+        header = gr.HTML(padding=False, **told["header"])
+        language = gr.Radio(list(LANGUAGES.items()), value="en", show_label=False, container=False, elem_id="language")
+    with gr.Row():
+        with gr.Column(scale=2, min_width=300, elem_id="ask"):
+            picture = gr.Image(
+                type="filepath", image_mode=None, height=260, buttons=[], elem_id="picture", **told["picture"]
+            )
+            examples = _examples(picture, told["examples"]["label"])
+            inspector = gr.Dropdown(sources, value=sources[0][1], elem_id="inspector", **told["inspector"])
+            revision = gr.Dropdown([], allow_custom_value=True, elem_id="revision", **told["revision"])
+            policy = gr.Dropdown([], elem_id="policy", **told["policy"])
+            inspect = gr.Button(
+                say("loading", "en"), variant="primary", size="lg", interactive=False, elem_id="inspect"
+            )
+        with gr.Column(scale=5, min_width=300, elem_id="answer"):
+            verdict = gr.HTML(panels.empty_html("en"), padding=False, elem_id="verdict")
+            with gr.Column(visible=False, elem_id="results") as results:
+                with gr.Row():
+                    with gr.Column(scale=3, min_width=280):
+                        overlay = gr.Image(
+                            format="png",
+                            interactive=False,
+                            buttons=["fullscreen"],
+                            elem_id="overlay",
+                            **told["overlay"],
+                        )
+                    with gr.Column(scale=2, min_width=240):
+                        view = gr.Radio([], elem_id="view", **told["view"])
+                        opacity = gr.Slider(0, 1, render.OPACITY, step=0.05, elem_id="opacity", **told["opacity"])
+                        legend = gr.HTML(padding=False, **told["legend"])
+                votes = gr.HTML(padding=False, elem_id="votes")
+                emissions = gr.HTML(padding=False, elem_id="emissions")
+                members = gr.HTML(padding=False, elem_id="members")
+                with gr.Accordion(open=False, elem_id="report", **told["details"]) as details:
+                    report = gr.JSON(show_label=False)
+                    download = gr.Button(size="sm", elem_id="download", **told["download"])
+    return Page(
+        header, language, picture, examples, inspector, revision, policy, inspect, verdict, results,
+        overlay, view, opacity, legend, votes, emissions, members, details, report, download,
+    )  # fmt: skip
+
+
+def _examples(picture: gr.Image, label: str) -> gr.Dataset | None:
+    files = sorted(str(path) for path in (STARTER / "examples").glob("*.png"))
+    if not files:
+        return None
+    return gr.Examples(files, picture, label=label, cache_examples=False, api_visibility="private").dataset
+
+
+def wire(demo: gr.Blocks, page: Page, settings: Settings) -> None:
+    """Connects what a person does to what the page shows."""
+    wire_choices(demo, page, settings)
+    show_again = wire_inspection(page, settings)
+
+    def translate(language: Language) -> list[Any]:
+        return [gr.update(**texts) for name, texts in words(language).items() if getattr(page, name) is not None]
+
+    said = [getattr(page, name) for name in words("en") if getattr(page, name) is not None]
+    show_again(page.language.change(translate, page.language, said, **ASIDE))
+
+
+def wire_choices(demo: gr.Blocks, page: Page, settings: Settings) -> None:
+    """Inspector, revision and policy: what each offers follows from the ones before it."""
+    descriptions = gr.State({})  # of policies, by name
+
+    def open_page(request: gr.Request) -> str:
+        return language_of(request.headers.get("accept-language", ""))
+
+    def hold(language: Language) -> Any:
+        return gr.Button(say("loading", language), interactive=False)
+
+    def offer_revisions(inspector: str, language: Language) -> Any:
+        with told(language, as_html=True):
+            known = serving.service(settings).revisions(inspector)
+            default = serving.service(settings).default_revision(inspector)
+        return gr.Dropdown([(f"{entry.name[:12]} · {entry.commit[:7]}", entry.name) for entry in known], value=default)
+
+    def offer_policies(inspector: str, revision: str | None, policy: str | None, language: Language) -> Any:
+        with told(language, as_html=True):
+            file = serving.service(settings).inspector(inspector, revision).file
+        names = {entry.name: entry.description for entry in file.policies}
+        return gr.Dropdown(list(names), value=policy if policy in names else file.default_policy), names
+
+    def describe(policy: str, descriptions: dict[str, Text], language: Language) -> Any:
+        return gr.Dropdown(info=descriptions.get(policy, {}).get(language))
+
+    chosen = [page.inspector, page.revision, page.policy, page.language]
+    described = {"fn": describe, "inputs": [page.policy, descriptions, page.language], "outputs": page.policy, **ASIDE}
+
+    def load_policies(event: Any) -> None:
+        event = event.then(offer_policies, chosen, [page.policy, descriptions], **TELLING)
+        event.then(release, page.language, page.inspect, **ASIDE).then(**described)
+        event.failure(release, page.language, page.inspect, **ASIDE)  # gradio runs no `then` after a failure
+
+    def load_revisions(event: Any) -> None:
+        event = event.then(offer_revisions, [page.inspector, page.language], page.revision, **TELLING)
+        load_policies(event)
+        event.failure(release, page.language, page.inspect, **ASIDE)
+
+    load_revisions(demo.load(open_page, None, page.language, **ASIDE))
+    load_revisions(page.inspector.input(hold, page.language, page.inspect, **ASIDE))
+    load_policies(page.revision.input(hold, page.language, page.inspect, **ASIDE))
+    gr.on([page.policy.input, page.language.change], **described)
+
+
+def wire_inspection(page: Page, settings: Settings) -> Callable[[Any], Any]:
+    """From the button to the verdict. Returns what makes an event be followed by showing the result once more."""
+    result = gr.State(time_to_live=3600)  # a Result
+    asked = [page.picture, page.inspector, page.revision, page.policy]
+    inputs = [result, *asked, page.view, page.opacity, page.language]
+
+    def clear(language: Language) -> list[Any]:
+        return [panels.empty_html(language), gr.Column(visible=False)]
+
+    def clear_other(result: Result, *values: Any) -> list[Any]:
+        *selection, language = values  # a dropdown that was only clicked on reports an input as well
+        return [gr.skip()] * 2 if answers(result, selection) else clear(language)
+
+    def begin(language: Language) -> Any:
+        busy = gr.Button(say("running_title", language), interactive=False)
+        return panels.running_html(language), gr.Column(visible=False), gr.Radio(value=None), busy, None
+
+    def run(picture: Picture, inspector: str, revision: str, policy: str, language: Language) -> Result:
+        with told(language, as_html=True):
+            exhibit = serving.inspect(settings, path_of(picture, language), inspector, revision, policy)
+        return question(picture, inspector, revision, policy), exhibit
+
+    def show(result: Result, *values: Any) -> list[Any]:
+        *selection, view, opacity, language = values
+        if result is None or not answers(result, selection):  # a verdict beside another picture would be a lie
+            return [*clear(language), *[gr.skip()] * 6]
+        exhibit = result[1]
+        report = exhibit.report
+        offered = render.views(exhibit)
+        shown = view if view in offered else offered[0]
+        return [
+            panels.verdict_html(report, language),
+            gr.Column(visible=True),
+            render.draw(exhibit, shown, opacity),
+            gr.Radio([(panels.view_label(name, language), name) for name in offered], value=shown),
+            panels.votes_html(report, exhibit.calibrations, language),
+            panels.emissions_html(report.emissions, language),
+            panels.members_html(report, language, on_hub=parse_source(report.inspector).folder is None),
+            report.model_dump(mode="json"),
+        ]
+
+    def draw(result: Result, *values: Any) -> Any:
+        *selection, view, opacity, _ = values
+        if result is None or not answers(result, selection):
+            return gr.skip()
+        return render.draw(result[1], view, opacity)
+
+    def show_after(event: Any) -> Any:
+        panes = [page.overlay, page.view, page.votes, page.emissions, page.members, page.report]
+        return event.then(show, inputs, [page.verdict, page.results, *panes], **ASIDE)
+
+    for changed in (page.picture.change, page.inspector.input, page.revision.input, page.policy.input):
+        changed(clear_other, [result, *asked, page.language], [page.verdict, page.results], **ASIDE)
+    busy = [page.verdict, page.results, page.view, page.inspect, result]
+    begun = page.inspect.click(begin, page.language, busy, **ASIDE)
+    ended = begun.then(run, [*asked, page.language], result, **MODEL_LANE, **PRIVATE)
+    show_after(ended).then(release, page.language, page.inspect, **ASIDE).then(None, js=SCROLL)
+    failed = ended.failure(clear, page.language, [page.verdict, page.results], **ASIDE)
+    failed.then(release, page.language, page.inspect, **ASIDE)
+    gr.on([page.view.input, page.opacity.input], draw, inputs, page.overlay, trigger_mode="always_last", **ASIDE)
+    page.download.click(None, page.report, js=DOWNLOAD)
+    return show_after
+
+
+def release(language: Language) -> Any:
+    """The Inspect button, ready to be pressed."""
+    return gr.Button(say("inspect", language), interactive=True)
+
+
+@contextmanager
+def told(language: Language, *, as_html: bool = False) -> Iterator[None]:
+    """Tells an error that a person can mend in its own words; any other one stays in the log."""
+    try:
+        yield
+    except VigieError as error:
+        text = html.escape(str(error), quote=False) if as_html else str(error)
+        raise gr.Error(text, title=say("error", language), print_exception=False) from error
+
+
+def question(picture: Picture, inspector: str | None, revision: str | None, policy: str | None) -> Asked:
+    """What is asked, in a form that can be compared."""
+    return (picture or {}).get("path", ""), inspector or "", revision or "", policy or ""
+
+
+def answers(result: Result, selection: Sequence[Any]) -> bool:
+    """Whether a result belongs to what is selected now: picture, inspector, revision and policy."""
+    return result is not None and result[0] == question(*selection)
+
+
+def path_of(picture: Picture, language: Language) -> str:
+    """Where an uploaded file lies.
+
+    Raises:
+        VigieError: there is none, or it was not uploaded: gradio itself does not look at a file without its `meta`, so
+            whoever calls the API by hand could have any picture of the server inspected.
+    """
+    if not picture or not picture.get("path"):
+        raise VigieError(say("no_picture", language))
+    path = Path(picture["path"]).resolve()
+    if not path.is_relative_to(Path(get_upload_folder()).resolve()):
+        raise VigieError(f"{path.name!r} was not uploaded to this app; upload it first (gradio_client: handle_file)")
+    return str(path)

@@ -1,0 +1,113 @@
+"""What the page and the API run: one Service, warmed in the background, safe on ZeroGPU (huggingface.co/docs/hub).
+
+Importing this costs nothing; torch comes with the first `service`.
+"""
+
+import threading
+from collections.abc import Callable
+from functools import cache
+from typing import TYPE_CHECKING, Any, TypeVar
+
+try:
+    import spaces  # there is one on a ZeroGPU Space only, where it has to come before torch
+except ImportError:
+    spaces = None
+import numpy as np
+
+from anomaly import __version__, images, render
+from anomaly.errors import VigieError
+from anomaly.settings import Settings
+
+if TYPE_CHECKING:
+    from anomaly.service import Service
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+_LOCK = threading.Lock()
+_WARMING: dict[Settings, threading.Thread] = {}
+_WARM: dict[Settings, str | None] = {}  # when warming is over: why it failed, None if it did not
+
+
+def gpu(function: Function) -> Function:
+    """On ZeroGPU the function runs in a process that has a GPU, elsewhere as it is."""
+    decorated: Function = spaces.GPU(function) if spaces else function
+    return decorated
+
+
+@cache
+def _service(settings: Settings) -> "Service":
+    from anomaly.service import Service  # torch, 3 s
+
+    return Service(settings)
+
+
+def service(settings: Settings) -> "Service":
+    """The one Service with these settings."""
+    with _LOCK:
+        return _service(settings)
+
+
+def start_warming(settings: Settings) -> None:
+    """Begins to load what the first inspection needs, in the background."""
+    _WARMING[settings] = threading.Thread(target=_warm, args=(settings,), daemon=True)
+    _WARMING[settings].start()
+
+
+def _warm(settings: Settings) -> None:
+    try:
+        service(settings).warm_up()
+        inspector = service(settings).inspector()
+        grey = np.full((64, 64, 3), 128, np.uint8)
+        inspector.ballots(grey, inspector.members)  # some members import what they need when they first vote
+        _WARM[settings] = None
+    except Exception as error:  # the page is up all the same; /health tells the cause
+        _WARM[settings] = str(error) if isinstance(error, VigieError) else repr(error)
+
+
+def health(settings: Settings) -> dict[str, Any]:
+    """What /health answers."""
+    warm, problem = settings in _WARM, _WARM.get(settings)
+    return {
+        "status": "starting" if not warm else "failed" if problem else "ready",
+        "problem": problem,
+        "version": __version__,
+        "inspectors": list(settings.inspectors),
+        "loaded": _loaded(settings) if warm else [],
+    }
+
+
+def _loaded(settings: Settings) -> list[dict[str, str]]:
+    held = service(settings)
+    with held._lock:
+        return [
+            {"inspector": source, "revision": inspector.revision, "commit": commit}
+            for (source, commit), inspector in held._loaded.items()
+        ]
+
+
+def inspect(settings: Settings, path: str, inspector: str, revision: str, policy: str) -> render.Exhibit:
+    """Inspects a picture file; an empty inspector, revision or policy is the default one. Waits until warm.
+
+    Raises:
+        ImageError, RegistryError, ModelLoadError, PolicyError: as Service.inspect.
+    """
+    if settings in _WARMING:
+        _WARMING[settings].join()  # the warm-up runs the members without the meter, which lets in one at a time
+    outcome = _inspect(settings, path, inspector, revision, policy)
+    if isinstance(outcome, VigieError):
+        raise outcome
+    return outcome
+
+
+@gpu
+def _inspect(settings: Settings, path: str, inspector: str, revision: str, policy: str) -> render.Exhibit | VigieError:
+    """Returns errors, because ZeroGPU puts words of its own in place of a raised one."""
+    try:
+        inspection = service(settings).inspect(path, inspector, revision, policy)
+        report = inspection.report
+        members = service(settings).inspector(report.inspector, report.commit).members
+        shown = images.ImageLimits(max_pixels=report.image_width * report.image_height, max_bytes=settings.max_bytes)
+        calibrations = {name: member.calibration for name, member in members.items()}
+        return render.exhibit(report, images.read(path, shown), inspection.heatmaps, calibrations)
+    except VigieError as error:
+        return error
