@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from pydantic import ValidationError
 
 from anomaly.errors import VigieError
 from anomaly.settings import STARTER
@@ -29,7 +30,9 @@ def inspect(
     revision: RevisionOption = None,
     policy: Annotated[str | None, typer.Option(help="by default the inspector's own")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="one report a line")] = False,
-    save_heatmaps: Annotated[Path | None, typer.Option(help="folder for overlays (PNG) and raw maps (NPY)")] = None,
+    save_heatmaps: Annotated[
+        Path | None, typer.Option(file_okay=False, help="folder for overlays (PNG) and raw maps (NPY)")
+    ] = None,
     country: CountryOption = None,
 ) -> None:
     """Decide on pictures. A picture that cannot be read is named on stderr, and the others are still inspected."""
@@ -64,7 +67,7 @@ def inspect(
 def evaluate(
     data: Annotated[Path, typer.Option(help="folder of labelled pictures")],
     inspector: InspectorOption,
-    out: Annotated[Path, typer.Option("--json", help="file to write")],
+    out: Annotated[Path, typer.Option("--json", dir_okay=False, help="file to write")],
     revision: RevisionOption = None,
     split: Annotated[str, typer.Option(help="test or train, as the folders are called")] = "test",
     layout: Annotated[str, typer.Option(help="auto, folder, mvtec or visa")] = "auto",
@@ -84,10 +87,10 @@ def evaluate(
     samples = dataset.test if split == "test" else dataset.train
     if not samples:
         raise VigieError(f"{data} has no {split} pictures; its folders are those of layout {dataset.layout}")
+    out.parent.mkdir(parents=True, exist_ok=True)  # before the work: an hour later is too late to find out
     found = evaluate_on(loaded, samples, data=data.resolve().name, split=split, progress=sys.stderr.isatty())
-    out.parent.mkdir(parents=True, exist_ok=True)
     out.write_text(found.model_dump_json(indent=1) + "\n")
-    for name, figures in {**found.members, **found.policies}.items():
+    for name, figures in [*found.members.items(), *found.policies.items()]:
         auroc = "-" if figures.image_auroc is None else f"{figures.image_auroc:.4f}"
         pro = "-" if figures.au_pro is None else f"{figures.au_pro:.4f}"
         counts = f"tp {figures.tp} fp {figures.fp} fn {figures.fn} tn {figures.tn} review {figures.review}"
@@ -146,7 +149,10 @@ def _meter(country: str | None) -> "EmissionsMeter":
     from anomaly.emissions import EmissionsMeter
     from anomaly.settings import Settings
 
-    settings = Settings()
+    try:
+        settings = Settings()
+    except ValidationError as error:
+        raise VigieError(f"an environment variable VIGIE_... is not right: {error}") from error
     return EmissionsMeter(country or settings.country, settings.cpu_power_w)
 
 
@@ -154,7 +160,7 @@ def main() -> int:
     """Runs the command line; what a person can mend becomes one line on stderr."""
     try:
         code = app(standalone_mode=False)
-    except VigieError as error:
+    except (VigieError, OSError) as error:  # OSError: a file or folder that cannot be written
         typer.echo(f"error: {error}", err=True)
         return 1
     except typer.Exit as stop:

@@ -1,5 +1,6 @@
 """An inspector on labelled pictures: every member and every policy, by the path that serves (`Inspector.ballots`)."""
 
+import functools
 import platform
 import tempfile
 from collections import Counter
@@ -88,12 +89,14 @@ def evaluate(
     Raises:
         ImageError, DataError: a picture or a mask cannot be read; nothing is left out silently.
     """
-    with_masks = any(sample.mask is not None for sample in samples)
+    marked = [sample.mask is not None for sample in samples if sample.is_defect]
+    with_masks = any(marked) and all(marked)  # defects for training may be labelled by class only
     names = list(inspector.members)
     rows: list[_Row] = []
     masks: list[NDArray[np.bool_]] = []
     with tempfile.TemporaryDirectory(prefix="vigie-") as folder:
-        maps = {name: _Maps(Path(folder, str(i))) for i, name in enumerate([*names, *inspector.policies])}
+        maps = {name: _Maps(Path(folder, f"member{i}")) for i, name in enumerate(names)}
+        mean_maps = {name: _Maps(Path(folder, f"policy{i}")) for i, name in enumerate(inspector.policies)}
         for sample in _bar(samples, progress):
             image = images.read(sample.path, inspector.file.limits)
             with inspector.meter.measure() as measurement:
@@ -107,13 +110,13 @@ def evaluate(
                     maps[name].add(heatmap)
                 for name, policy in inspector.policies.items():
                     if (mean := policy_map(inspector, policy, drawn)) is not None:
-                        maps[name].add(mean)
+                        mean_maps[name].add(mean)
             light = {n: Ballot(b.vote, b.duration_ms, class_shares=b.class_shares) for n, b in ballots.items()}
             rows.append(_Row(sample.is_defect, light, shares(energy, durations)))
         default = inspector.policy()
         members = {name: _member_figures(inspector, name, default, rows, masks, maps[name]) for name in names}
         policies = {
-            name: _policy_figures(inspector, policy, rows, masks, maps[name])
+            name: _policy_figures(inspector, policy, rows, masks, mean_maps[name])
             for name, policy in inspector.policies.items()
         }
     whole = [sum(e for e in row.energy_mj.values() if e is not None) for row in rows]
@@ -171,7 +174,7 @@ def _member_figures(
         return Counts(tp=found.tp, fp=found.fp, fn=found.fn, tn=found.tn, failed=len(rows) - len(voted))
 
     at = {key: counts_at(key, threshold.value) for key, threshold in thresholds.items()}
-    key = policy.rule.threshold
+    key = policy.rule.threshold if policy.rule.threshold in at else "far"  # which every member has
     return Figures(
         image_auroc=image_auroc(labels, scores) if voted else None,
         **_pixel_figures(masks, maps, len(rows)),
@@ -240,10 +243,10 @@ def _bar(samples: Sequence[Sample], progress: bool) -> Iterable[Sample]:
     return bar
 
 
+@functools.cache
 def hardware() -> str:
-    """Processor and, where it is used, GPU."""
+    """Processor and, where it is used, GPU. Asked once in a process: it takes 1.3 s."""
     import torch
-
     from cpuinfo import get_cpu_info
 
     name = get_cpu_info().get("brand_raw") or platform.machine()

@@ -127,7 +127,7 @@ def layout(settings: Settings) -> Page:
                 members = gr.HTML(padding=False, elem_id="members")
                 with gr.Accordion(open=False, elem_id="report", **told["details"]) as details:
                     report = gr.JSON(show_label=False)
-                    download = gr.Button(size="sm", elem_id="download", **told["download"])
+                download = gr.Button(size="sm", elem_id="download", **told["download"])
     return Page(
         header, language, picture, examples, inspector, revision, policy, inspect, verdict, results,
         overlay, view, opacity, legend, votes, emissions, members, details, report, download,

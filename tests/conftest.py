@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from loopback_hub import hub  # noqa: F401  a fixture
 from torch import Tensor
 
 from anomaly import hub as registry
-from anomaly.backbones import Trunk, TrunkConfig
+from anomaly.backbones import Pretrained, Trunk, TrunkConfig, timm_model, write_weights
 from anomaly.calibration import Calibration, CalibrationFile, HeatmapScale, calibrate
 from anomaly.detectors import Autoencoder, AutoencoderConfig, Detector, PatchKNN, PatchKNNConfig
 from anomaly.detectors.patches import patch_features
@@ -19,7 +20,8 @@ from anomaly.inspector import INSPECTOR_FILE, InspectorFile, MemberRef
 from anomaly.model_repo import MODEL_FILES, save_detector
 from anomaly.policy import Policy, ReviewBand, Rule
 from anomaly.settings import Settings
-from training.synthetic_cable import render
+from training import train_all
+from training.synthetic_cable import render, write_dataset
 
 SIDE = 64  # pixels of a picture, and of what the detectors look at
 MEMBERS = ("autoencoder", "patch_knn")
@@ -52,6 +54,54 @@ def picture_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("pictures") / "cable.png"
     Image.fromarray(render("missing_cable", seed=3, size=128)[0]).save(path)
     return path
+
+
+@pytest.fixture(scope="session")
+def cables(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with `cable/`: 40 good parts and 4 of each defect to train on, 6 and 1 of each to test on, 64 px."""
+    folder = tmp_path_factory.mktemp("cables")
+    write_dataset(folder, train_good=40, train_per_defect=4, test_good=6, test_per_defect=1, size=SIDE)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def trunk_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A file for `--weights`: a small timm network, its weights random."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        state = timm_model("test_efficientnet", {}, num_classes=0).state_dict()
+    half = (0.5, 0.5, 0.5)
+    path = tmp_path_factory.mktemp("weights") / "trunk.safetensors"
+    write_weights(path, Pretrained("timm", "test_efficientnet", {}, state, half, half, (SIDE, SIDE), "a test"))
+    return path
+
+
+@pytest.fixture(scope="session")
+def training_args(
+    tmp_path_factory: pytest.TempPathFactory, cables: Path, trunk_weights: Path
+) -> Iterator[train_all.Args]:
+    """For `train_all` on `cables`; as long as they are in use, `quick` is a matter of seconds."""
+    small: dict[str, dict[str, Any]] = {
+        "mahalanobis": {"max_channels": 8},
+        "mahalanobis_global": {},
+        "patch_knn": {"coreset": 0.05},
+        "autoencoder": {"width": 2, "epochs": 2},
+        "baseline_cnn": {"width": 0.05, "epochs": 2},
+        "classifier": {"epochs": 2},
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(train_all, "QUICK", {name: {"image_size": SIDE, **effort} for name, effort in small.items()})
+        out = tmp_path_factory.mktemp("trained")
+        yield train_all.Args(
+            data=cables, category="cable", out=out, preset="quick", weights=trunk_weights, tag="v1", country="FRA"
+        )
+
+
+@pytest.fixture(scope="session")
+def trained(training_args: train_all.Args) -> Path:
+    """What `train_all` leaves behind: runs/<member>/ of all six, and the inspector that was released, tagged v1."""
+    train_all.main(training_args)
+    return training_args.out
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
-"""An inspector of all five kinds of detector, released twice on a loopback Hub: where the tests of the Hub start."""
+"""Where the tests of the Hub start: five models and two inspectors of them, each released twice on a loopback Hub."""
 
 import functools
 import hashlib
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from huggingface_hub import constants
 from loopback_hub import LoopbackHub
+from PIL import Image
 from tiny import CLASSES, as_picture, good_images, tiny_calibration, tiny_detectors
 
 from anomaly import hub as registry
@@ -20,9 +21,13 @@ from anomaly.images import RgbImage
 from anomaly.inspector import INSPECTOR_FILE, Inspection, InspectorFile, MemberRef
 from anomaly.model_repo import MODEL_FILES, save_detector
 from anomaly.policy import Policy, Rule
+from anomaly.service import Service
+from anomaly.settings import Settings
 
-INSPECTOR = "alice/waves"
+INSPECTOR = "alice/waves"  # all of KINDS
+PAIR = "alice/pair"  # two of them, for tests that load often
 KINDS = ("autoencoder", "baseline_cnn", "classifier", "mahalanobis", "patch_knn")
+PAIR_KINDS = ("autoencoder", "mahalanobis")
 TAGS = ("v1", "v2")
 
 
@@ -33,7 +38,8 @@ class Release:
     folder: Path  # <tag>/<member>/ with the files of each model, <tag>/inspector/
     hub_root: Path
     cache: Path  # of the Hub, with everything in it
-    commits: Mapping[str, str]  # tag -> commit of the inspector
+    commits: Mapping[str, str]  # tag -> commit of INSPECTOR
+    pair: Mapping[str, str]  # tag -> commit of PAIR
 
 
 def file_of(release: Release, tag: str) -> InspectorFile:
@@ -42,6 +48,9 @@ def file_of(release: Release, tag: str) -> InspectorFile:
 
 def picture(seed: int = 7) -> RgbImage:
     return as_picture(good_images(1, seed=seed)[0])
+
+
+PICTURE = Image.fromarray(picture())
 
 
 def scores(inspection: Inspection) -> dict[str, float | None]:
@@ -68,6 +77,20 @@ def stocked(served: LoopbackHub, release: Release, tmp_path: Path) -> LoopbackHu
     return served
 
 
+@pytest.fixture
+def service(stocked: LoopbackHub) -> Service:
+    """A running app that has inspected with both tags of PAIR."""
+    service = new_service()
+    for tag in TAGS:
+        assert service.inspect(PICTURE, revision=tag).report.warnings == ()
+    stocked.log.clear()
+    return service
+
+
+def new_service(**settings: object) -> Service:
+    return Service(Settings(inspectors=(PAIR,), **settings))
+
+
 def use_hub(hub: LoopbackHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a person sets: the Hub, alice's token, an empty cache."""
     monkeypatch.setenv("HF_ENDPOINT", hub.url)
@@ -77,30 +100,30 @@ def use_hub(hub: LoopbackHub, cache: Path, monkeypatch: pytest.MonkeyPatch) -> N
 
 @functools.cache
 def make_release(folder: Path) -> Release:
-    """Saves and pushes five models and the inspector that names them, for each tag; once in a test run."""
-    commits = {}
-    detectors = tiny_detectors()
+    """Saves and pushes the models and the inspectors that name them, for each tag; once in a test run."""
+    commits, pair, detectors = {}, {}, tiny_detectors()
     with pytest.MonkeyPatch.context() as monkeypatch, LoopbackHub(folder / "hub") as hub:
         monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
         use_hub(hub, folder / "cache", monkeypatch)
         for tag in TAGS:
             members = []
             for name in KINDS:
-                members.append(save_member(folder / tag / name, name, detectors[name]))
-                pushed = registry.push(
-                    folder / tag / name, members[-1].repo, files=MODEL_FILES, message=f"{name} {tag}", tag=tag
-                )
-                members[-1] = members[-1].model_copy(update={"commit": pushed})
+                ref = save_member(folder / tag / name, name, detectors[name])
+                commit = _push(folder / tag / name, ref.repo, MODEL_FILES, tag)
+                members.append(ref.model_copy(update={"commit": commit}))
             save_inspector(folder / tag / "inspector", members)
-            commits[tag] = registry.push(
-                folder / tag / "inspector", INSPECTOR, files=[INSPECTOR_FILE], message=f"waves {tag}", tag=tag
-            )
-            inspector = registry.Source(INSPECTOR, INSPECTOR)
-            registry.download(inspector, commits[tag], [INSPECTOR_FILE])
-            for ref in members:
-                registry.download(inspector.sibling(ref.repo), ref.commit, MODEL_FILES)
+            commits[tag] = _push(folder / tag / "inspector", INSPECTOR, [INSPECTOR_FILE], tag)
+            save_inspector(folder / tag / "pair", [members[KINDS.index(name)] for name in PAIR_KINDS])
+            pair[tag] = _push(folder / tag / "pair", PAIR, [INSPECTOR_FILE], tag)
             _change(detectors)
-    return Release(folder, folder / "hub", folder / "cache", commits)
+    return Release(folder, folder / "hub", folder / "cache", commits, pair)
+
+
+def _push(folder: Path, repo_id: str, files: Sequence[str], tag: str) -> str:
+    """Also fills the cache."""
+    commit = registry.push(folder, repo_id, files=files, message=f"{repo_id.split('/')[1]} {tag}", tag=tag)
+    registry.download(registry.Source(repo_id, repo_id), commit, files)
+    return commit
 
 
 def save_member(folder: Path, name: str, detector: Detector) -> MemberRef:

@@ -1,8 +1,6 @@
-"""What a running app goes through: revisions that move or vanish, a Hub that comes and goes, many people at once."""
+"""A running app: what it asks the Hub for, what it keeps, many people at once, and its settings."""
 
-import shutil
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,53 +10,24 @@ from huggingface_hub import HfApi
 from loopback_hub import LoopbackHub
 from PIL import Image
 from pydantic import ValidationError
-from released import INSPECTOR, TAGS, Release, picture, release, scores, served, stocked, store_locally
+from released import PAIR, PICTURE, TAGS, Release, new_service, release, scores, served, service, stocked
 
-from anomaly import hub as registry
 from anomaly import service as service_module
 from anomaly.errors import (
-    HubUnreachableError,
     ImageError,
     ModelLoadError,
     PolicyError,
     RegistryError,
-    RevisionNotFoundError,
 )
-from anomaly.inspector import INSPECTOR_FILE, Inspection
+from anomaly.inspector import INSPECTOR_FILE
 from anomaly.service import Service
 from anomaly.settings import Settings
 
-__all__ = ["release", "served", "stocked"]  # fixtures
-
-PICTURE = Image.fromarray(picture())
-
-
-def new_service(**settings: object) -> Service:
-    return Service(Settings(inspectors=(INSPECTOR,), **settings))
-
-
-@pytest.fixture
-def service(stocked: LoopbackHub) -> Service:
-    """Has inspected with both tags."""
-    service = new_service()
-    for tag in TAGS:
-        assert service.inspect(PICTURE, revision=tag).report.warnings == ()
-    stocked.log.clear()
-    return service
-
-
-@pytest.fixture
-def without_pause(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(service_module, "_PAUSE_S", 0.0)
+__all__ = ["release", "served", "service", "stocked"]  # fixtures
 
 
 def api(hub: LoopbackHub) -> HfApi:
     return HfApi(endpoint=hub.url, token="hf_loopback_alice")
-
-
-def only_warning(inspection: Inspection) -> str:
-    (warning,) = inspection.report.warnings
-    return warning
 
 
 # Requests
@@ -68,12 +37,12 @@ def test_a_loaded_tag_costs_one_request_an_inspection(served: LoopbackHub, servi
     for _ in range(3):
         service.inspect(PICTURE, revision="v1")
     asked = [(method, path.partition("?")[0]) for method, path, _ in served.log]
-    assert asked == [("GET", f"/api/models/{INSPECTOR}/revision/v1")] * 3
+    assert asked == [("GET", f"/api/models/{PAIR}/revision/v1")] * 3
 
 
 def test_a_loaded_commit_costs_no_request(served: LoopbackHub, service: Service, release: Release) -> None:
-    report = service.inspect(PICTURE, revision=release.commits["v1"]).report
-    assert (report.revision, report.commit) == (release.commits["v1"], release.commits["v1"])
+    report = service.inspect(PICTURE, revision=release.pair["v1"]).report
+    assert (report.revision, report.commit) == (release.pair["v1"], release.pair["v1"])
     assert served.log == []
 
 
@@ -86,8 +55,8 @@ def test_revisions_are_listed_once_a_minute(
     for thread in threads:
         thread.join()
     listing = [path for _, path, _ in served.log]
-    assert listing == [f"/api/models/{INSPECTOR}/refs", f"/api/models/{INSPECTOR}/commits/main"]
-    api(served).create_tag(INSPECTOR, tag="v3")
+    assert listing == [f"/api/models/{PAIR}/refs", f"/api/models/{PAIR}/commits/main"]
+    api(served).create_tag(PAIR, tag="v3")
     assert service.default_revision() == "v2"
     monkeypatch.setattr(service_module, "_LIST_S", 0.0)
     assert service.default_revision() == "v3"
@@ -96,142 +65,9 @@ def test_revisions_are_listed_once_a_minute(
 def test_the_default_is_the_latest_tag_and_main_without_tags(stocked: LoopbackHub, release: Release) -> None:
     assert new_service().inspect(PICTURE).report.revision == "v2"
     for tag in TAGS:
-        api(stocked).delete_tag(INSPECTOR, tag=tag)
+        api(stocked).delete_tag(PAIR, tag=tag)
     report = new_service().inspect(PICTURE).report
-    assert (report.revision, report.commit) == ("main", release.commits["v2"])
-
-
-# Revisions that move or vanish
-
-
-def test_a_deleted_tag_goes_on_serving_its_commit_with_a_warning(
-    served: LoopbackHub, service: Service, release: Release
-) -> None:
-    before = scores(service.inspect(PICTURE, revision="v1"))
-    api(served).delete_tag(INSPECTOR, tag="v1")
-    for _ in range(2):
-        inspection = service.inspect(PICTURE, revision="v1")
-        assert inspection.report.commit == release.commits["v1"]
-        assert scores(inspection) == before
-        assert f"no such revision (any more); list them with `revisions`. v1 is served as it was last known: commit {release.commits['v1']}" in only_warning(inspection)  # fmt: skip  # noqa: E501
-    assert service.inspect(PICTURE, revision="v2").report.warnings == ()
-    with pytest.raises(RevisionNotFoundError):
-        new_service().inspect(PICTURE, revision="v1")
-    with pytest.raises(RevisionNotFoundError):
-        service.inspect(PICTURE, revision="v9")
-
-
-def test_a_moved_tag_is_followed(served: LoopbackHub, service: Service, release: Release) -> None:
-    api(served).delete_tag(INSPECTOR, tag="v1")
-    api(served).create_tag(INSPECTOR, tag="v1", revision="v2")
-    inspection = service.inspect(PICTURE, revision="v1")
-    assert inspection.report.commit == release.commits["v2"]
-    assert inspection.report.warnings == ()
-
-
-def test_a_release_that_cannot_be_loaded_does_not_replace_the_one_that_serves(
-    served: LoopbackHub, service: Service, release: Release, without_pause: None
-) -> None:
-    service.inspect(PICTURE, revision="main")
-    repo = served.repo(INSPECTOR)
-    repo.commit("main", [(INSPECTOR_FILE, b"{}")], "broken", "alice")
-    inspection = service.inspect(PICTURE, revision="main")
-    assert inspection.report.commit == release.commits["v2"]
-    assert "inspector.json" in only_warning(inspection)
-    with pytest.raises(ModelLoadError):
-        new_service().inspect(PICTURE, revision="main")
-    whole = (release.folder / "v1" / "inspector" / INSPECTOR_FILE).read_bytes()
-    mended = repo.commit("main", [(INSPECTOR_FILE, whole)], "mended", "alice")
-    report = service.inspect(PICTURE, revision="main").report
-    assert (report.commit, report.warnings) == (mended, ())
-
-
-def test_a_repo_that_is_closed_or_deleted_goes_on_serving(
-    served: LoopbackHub, service: Service, release: Release, monkeypatch: pytest.MonkeyPatch, without_pause: None
-) -> None:
-    monkeypatch.setenv("HF_TOKEN", "hf_loopback_bob")
-    served.set_private(INSPECTOR)
-    assert "no such repo" in only_warning(service.inspect(PICTURE, revision="v1"))
-    monkeypatch.setenv("HF_TOKEN", "hf_wrong")
-    assert "set HF_TOKEN" in only_warning(service.inspect(PICTURE, revision="v1"))
-    served.repo(INSPECTOR).delete()
-    report = service.inspect(PICTURE, revision="v1").report
-    assert report.commit == release.commits["v1"]
-
-
-def test_a_local_folder_that_vanishes_goes_on_serving(release: Release, tmp_path: Path) -> None:
-    store_locally(release, tmp_path / "local")
-    service = Service(Settings(inspectors=(str(tmp_path / "local"),)))
-    before = service.inspect(PICTURE).report
-    shutil.rmtree(tmp_path / "local")
-    after = service.inspect(PICTURE)
-    assert (after.report.revision, after.report.commit) == (before.revision, before.commit)
-    assert "holds no repo" in only_warning(after)
-
-
-# A Hub that comes and goes
-
-
-def stop(hub: LoopbackHub) -> None:
-    hub.stop()
-
-
-def too_many(hub: LoopbackHub) -> None:
-    hub.fail_next(path_contains="/", status=429, times=99)
-
-
-def broken(hub: LoopbackHub) -> None:
-    hub.fail_next(path_contains="/", status=500, times=99)
-
-
-def silent(hub: LoopbackHub) -> None:
-    hub.fail_next(path_contains="/", delay_s=2, times=99)
-
-
-@pytest.mark.parametrize("trouble", [stop, too_many, broken, silent])
-def test_a_hub_in_trouble_goes_unnoticed_but_for_a_warning(
-    served: LoopbackHub, service: Service, release: Release, trouble: Callable[[LoopbackHub], None],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:  # fmt: skip
-    monkeypatch.setattr(registry, "ANSWER_S", 0.6)
-    known = service.revisions()
-    before = scores(service.inspect(PICTURE, revision="v1"))
-    monkeypatch.setattr(service_module, "_LIST_S", 0.0)
-    trouble(served)
-    served.log.clear()
-    assert service.revisions() == known
-    inspection = service.inspect(PICTURE, revision="v1")
-    assert inspection.report.commit == release.commits["v1"]
-    assert scores(inspection) == before
-    assert "the Hub" in only_warning(inspection)
-    asked = len(served.log)
-    started = time.monotonic()
-    assert only_warning(service.inspect(PICTURE, revision="v1")) == only_warning(inspection)
-    assert time.monotonic() - started < 0.6  # the Hub is left in peace for a while, and nobody waits for it
-    assert len(served.log) == asked
-    assert service.inspect(PICTURE, revision=release.commits["v2"]).report.warnings == ()
-    with pytest.raises(HubUnreachableError):
-        service.inspect(PICTURE, revision="never-seen")
-    with pytest.raises(HubUnreachableError):
-        new_service().inspect(PICTURE)
-
-
-def test_a_hub_that_is_back_is_used_again(served: LoopbackHub, service: Service, without_pause: None) -> None:
-    served.stop()
-    assert service.inspect(PICTURE, revision="v1").report.warnings
-    served.start()
-    assert service.inspect(PICTURE, revision="v1").report.warnings == ()
-
-
-def test_a_new_process_without_a_hub_serves_a_commit_that_is_here(
-    served: LoopbackHub, service: Service, release: Release
-) -> None:
-    served.stop()
-    fresh = new_service()
-    report = fresh.inspect(PICTURE, revision=release.commits["v1"]).report
-    assert (report.commit, report.warnings) == (release.commits["v1"], ())
-    with pytest.raises(HubUnreachableError, match="a full commit that was downloaded before"):
-        fresh.inspect(PICTURE, revision="v1")
+    assert (report.revision, report.commit) == ("main", release.pair["v2"])
 
 
 # Many at once
@@ -251,7 +87,7 @@ def test_two_people_on_two_revisions_never_get_each_others_answer(
 
     run_all(*(lambda tag=tag: person(tag) for tag in TAGS))
     for tag in TAGS:
-        assert seen[tag] == [(tag, release.commits[tag], expected[tag])] * 20
+        assert seen[tag] == [(tag, release.pair[tag], expected[tag])] * 20
 
 
 def test_a_revision_that_many_ask_for_is_loaded_once(served: LoopbackHub) -> None:
@@ -270,18 +106,18 @@ def test_a_bounded_number_of_inspectors_stays_in_memory_and_the_rest_on_disk(
     service = new_service(loaded_inspectors=1)
     first = service.inspector(revision="v1")
     for tag in (*TAGS, *TAGS):
-        assert service.inspector(revision=tag).commit == release.commits[tag]
+        assert service.inspector(revision=tag).commit == release.pair[tag]
         assert len(service._loaded) == 1
         assert service._loading == {}
     assert service.inspector(revision="v1") is not first
     assert service.inspector(revision="v1") is service.inspector(revision="v1")
     stocked.log.clear()
     service.inspector(revision="v2")
-    assert [path.partition("?")[0] for _, path, _ in stocked.log] == [f"/api/models/{INSPECTOR}/revision/v2"]
+    assert [path.partition("?")[0] for _, path, _ in stocked.log] == [f"/api/models/{PAIR}/revision/v2"]
 
 
 def test_what_could_not_be_loaded_leaves_nothing_behind(stocked: LoopbackHub) -> None:
-    stocked.repo(INSPECTOR).commit("main", [(INSPECTOR_FILE, b"{}")], "broken", "alice")
+    stocked.repo(PAIR).commit("main", [(INSPECTOR_FILE, b"{}")], "broken", "alice")
     service = new_service()
     failed = []
 
@@ -314,7 +150,7 @@ def test_wrong_wishes_are_told_apart(service: Service) -> None:
         service.inspect(b"not even a picture", revision="v1", policy="strict")
     with pytest.raises(ImageError):
         service.inspect(b"not even a picture", revision="v1")
-    assert service.inspect(PICTURE, inspector=INSPECTOR, revision=" v1 ", policy="any").report.policy == "any"
+    assert service.inspect(PICTURE, inspector=PAIR, revision=" v1 ", policy="any").report.policy == "any"
 
 
 def test_limits_of_the_deployment_hold(stocked: LoopbackHub, tmp_path: Path) -> None:

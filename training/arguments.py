@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from pydantic import ValidationError
+
 from anomaly.errors import VigieError
 
 A = TypeVar("A")
@@ -56,8 +58,8 @@ def run(main: Callable[[A], None], kind: type[A], argv: Sequence[str] | None = N
         parser.error("--tag goes with --push REPO")
     try:
         main(args)
-    except (VigieError, OSError) as error:  # OSError: a folder that cannot be written to, a full disk
-        print(f"error: {error}", file=sys.stderr)
+    except (VigieError, OSError, ValidationError) as error:  # also: a full disk, a setting that a detector refuses
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
 

@@ -21,7 +21,7 @@ from anomaly.cards import write_card
 from anomaly.datasets import Dataset, Sample, read_dataset
 from anomaly.detectors import Detector
 from anomaly.emissions import EmissionsMeter, TrainingEmissions
-from anomaly.errors import DataError, RegistryError
+from anomaly.errors import DataError, RegistryError, RepoNotFoundError, RevisionNotFoundError
 from anomaly.evaluation import evaluate, versions
 from anomaly.figures import DataFigures, ModelMetrics, TrainingFigures
 from anomaly.inspector import Inspector, InspectorFile, Member, MemberRef
@@ -74,10 +74,17 @@ def identity(args: DataArgs, split: Split) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def is_done(args: DataArgs, split: Split) -> bool:
-    """Whether `out` holds the finished run of these very data and settings already."""
+def already_done(args: RunArgs, split: Split) -> bool:
+    """Whether `out` holds the finished run of these very data and settings. If so, says it, and pushes where asked."""
     path = args.out / RUN
-    return path.is_file() and json.loads(path.read_text()).get("identity") == identity(args, split)
+    if not path.is_file() or json.loads(path.read_text())["identity"] != identity(args, split):
+        return False
+    print(f"{args.out}: done already")
+    if args.push:
+        there = pushed(args.out)
+        if there is None or (there["repo"], there["tag"]) != (args.push, args.tag):
+            push_run(args.out, args.push, args.tag)
+    return True
 
 
 def pretrained(args: RunArgs, default: str | None = None) -> Pretrained:
@@ -94,12 +101,12 @@ def pretrained(args: RunArgs, default: str | None = None) -> Pretrained:
     source = hub.Source(name, hub_id(name))
     try:
         commit = hub.resolve(source, revision or None)
-        config = hub.download(source, commit, ["config.json", "model.safetensors"])
-        if "model_type" in json.loads((config / "config.json").read_text()):
+        folder = hub.download(source, commit, ["config.json", "model.safetensors"])
+        if b'"model_type"' in (folder / "config.json").read_bytes():  # transformers
             hub.download(source, commit, ["preprocessor_config.json"])
     except RegistryError as error:
         raise type(error)(f"{error} (for training without the Hub give --weights FILE)") from error
-    return read_folder(config, f"{source.repo_id}@{commit}")
+    return read_folder(folder, f"{source.repo_id}@{commit}")
 
 
 @torch.no_grad()
@@ -151,6 +158,7 @@ def finish(
         backbone: where weights came from that were not trained here.
         settings: of the method, for the card.
     """
+    (args.out / RUN).unlink(missing_ok=True)  # of other settings; until the end this is no finished run
     detector = detector.cpu().eval().requires_grad_(False)
     calibration = calibrated(detector, split, args.far)
     save_detector(args.out, detector, CalibrationFile(categories={args.category: calibration}))
@@ -190,10 +198,29 @@ def push_run(run: Path, repo_id: str, tag: str | None) -> str:
     write_card(run, repo_id)
     files = (*MODEL_FILES, *CARD_FILES)
     commit = hub.push(run, repo_id, files=files, message=f"Vigie {tag or 'model'}", tag=tag)
-    digest = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
-    (run / PUSHED).write_text(json.dumps({"repo": repo_id, "commit": commit, "sha256": digest}) + "\n")
+    note = {"repo": repo_id, "commit": commit, "tag": tag, "files": _digest(run)}
+    (run / PUSHED).write_text(json.dumps(note, indent=1) + "\n")
     print(f"pushed {repo_id}@{commit}" + (f" as {tag}" if tag else ""))
     return commit
+
+
+def pushed(run: Path) -> dict[str, str] | None:
+    """Repo, commit and tag of a finished run's last push; None if it was never pushed, has changed since or is gone."""
+    if not (run / PUSHED).is_file():
+        return None
+    note: dict[str, str] = json.loads((run / PUSHED).read_text())
+    if note["files"] != _digest(run):
+        return None
+    try:
+        hub.resolve(hub.Source(note["repo"], note["repo"]), note["commit"])
+    except (RepoNotFoundError, RevisionNotFoundError):
+        return None
+    return note
+
+
+def _digest(run: Path) -> str:
+    """Of the weights and of what they are calibrated with: other settings may give equal weights."""
+    return hashlib.sha256(b"".join((run / name).read_bytes() for name in MODEL_FILES)).hexdigest()
 
 
 def data_figures(split: Split, args: DataArgs) -> DataFigures:

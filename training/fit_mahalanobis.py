@@ -1,8 +1,9 @@
 """Fits Gaussian statistics of trunk features on good pictures (anomaly/detectors/mahalanobis.py)."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import numpy as np
@@ -15,10 +16,10 @@ from anomaly.detectors import Mahalanobis, MahalanobisConfig
 from anomaly.detectors.mahalanobis import pooled_features
 from anomaly.emissions import measure_training
 from training.arguments import RunArgs, flag, run
-from training.finish import finish, is_done, pretrained, split_data
+from training.finish import already_done, finish, pretrained, split_data
 from training.pictures import batches
 
-_VALUES = 600_000_000  # floats of features kept while fitting (2.4 GB): beyond it images are left out, evenly
+_VALUES = 300_000_000  # floats of features kept while fitting (1.2 GB, for a moment twice that)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,14 +27,13 @@ class Args(RunArgs):
     pooling: Literal["position", "global"] = flag(
         "one Gaussian a position (PaDiM), or one of pooled features", "position"
     )
-    image_size: int = flag("side that pictures are resized to", 256)
-    max_channels: int = flag("at most this many channels a position, drawn at random (PaDiM)", 128)
+    image_size: int = flag("side that pictures are resized to", 256, least=32)
+    max_channels: int = flag("at most this many channels a position, drawn at random (PaDiM)", 128, least=1)
 
 
 def main(args: Args) -> None:
     split = split_data(args)
-    if is_done(args, split):
-        print(f"{args.out}: done already")
+    if already_done(args, split):
         return
     with measure_training(args.country, args.cpu_power_w) as emissions:
         weights = pretrained(args, default="resnet18")
@@ -58,13 +58,15 @@ def trunk_config(args: Args, weights: Pretrained, trunk: Trunk) -> MahalanobisCo
     )
 
 
-@torch.no_grad()
-def features(config: MahalanobisConfig, trunk: Trunk, samples: Sequence[Sample]) -> list[dict[int, Tensor]]:
-    """Maps of the layers it uses, by batch."""
-    return [trunk(batch, config.use_layers) for batch in batches(samples, config, "features")]
+def features(config: MahalanobisConfig, trunk: Trunk, samples: Sequence[Sample]) -> Iterator[Tensor]:
+    """(P, C) of each picture, one batch of them in memory at a time."""
+    for batch in batches(samples, config, "features"):
+        with torch.no_grad():
+            maps = trunk(batch, config.use_layers)
+        yield from pooled_features([maps[layer] for layer in config.use_layers], config.pooling)[0]
 
 
-def fit(config: MahalanobisConfig, trunk: Trunk, maps: Sequence[dict[int, Tensor]], args: Args) -> Mahalanobis:
+def fit(config: MahalanobisConfig, trunk: Trunk, vectors: Iterable[Tensor], args: Args) -> Mahalanobis:
     """Mean and whitening matrix at each position.
 
     The covariance is (1 - a) S + a m I: `a` is Ledoit and Wolf's shrinkage at the position, but m is the mean variance
@@ -73,25 +75,35 @@ def fit(config: MahalanobisConfig, trunk: Trunk, maps: Sequence[dict[int, Tensor
     """
     from sklearn.covariance import ledoit_wolf_shrinkage
 
-    vectors = torch.cat([pooled_features([m[layer] for layer in config.use_layers], config.pooling)[0] for m in maps])
-    count, positions, channels = vectors.shape  # (N, P, C)
-    chosen = torch.arange(channels)
-    if config.pooling == "position" and channels > args.max_channels:
-        drawn = torch.randperm(channels, generator=torch.Generator().manual_seed(args.seed))[: args.max_channels]
+    first = next(stream := iter(vectors))
+    chosen = torch.arange(first.shape[1])
+    if config.pooling == "position" and len(chosen) > args.max_channels:
+        drawn = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(args.seed))[: args.max_channels]
         chosen = drawn.sort().values
-    keep = max(2, min(count, _VALUES // (positions * len(chosen))))
-    vectors = vectors[torch.linspace(0, count - 1, keep).long()][:, :, chosen]
-    mean = vectors.mean(dim=0)
-    target = float((vectors - mean).square().mean())
-    whitener = torch.empty(positions, len(chosen), len(chosen))
+    kept = thinned((vector[:, chosen] for vector in chain([first], stream)), _VALUES)  # (N, P, d)
+    mean = kept.mean(dim=0)
+    target = float((kept - mean).square().mean())
+    whitener = torch.empty(len(mean), len(chosen), len(chosen))
     identity = np.eye(len(chosen))
-    for position in range(positions):
-        x = vectors[:, position].double().numpy()
+    for position in range(len(mean)):
+        x = kept[:, position].double().numpy()
         shrinkage = ledoit_wolf_shrinkage(x)
         covariance = (1 - shrinkage) * np.cov(x.T, bias=True).reshape(identity.shape)
         covariance += max(shrinkage, 1e-6) * max(target, 1e-12) * identity
         whitener[position] = torch.from_numpy(np.linalg.inv(np.linalg.cholesky(covariance)))
     return Mahalanobis(config, trunk, mean, whitener, chosen)
+
+
+def thinned(tensors: Iterable[Tensor], values: int) -> Tensor:
+    """Stacks them. Beyond this many floats only every second, fourth, ... one is kept."""
+    kept: list[Tensor] = []
+    step = 1
+    for index, tensor in enumerate(tensors):
+        if index % step == 0:
+            kept.append(tensor)
+        if len(kept) > 2 and len(kept) * tensor.numel() > values:
+            kept, step = kept[::2], 2 * step
+    return torch.stack(kept)
 
 
 if __name__ == "__main__":

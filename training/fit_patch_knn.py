@@ -16,7 +16,7 @@ from anomaly.detectors.patches import patch_features
 from anomaly.emissions import measure_training
 from anomaly.errors import DataError
 from training.arguments import RunArgs, flag, run
-from training.finish import finish, is_done, pretrained, split_data
+from training.finish import already_done, finish, pretrained, split_data
 from training.pictures import batches
 
 _PROJECTED = 64  # dimensions that distances are compared in while choosing (Johnson-Lindenstrauss, as in the paper)
@@ -24,18 +24,19 @@ _PROJECTED = 64  # dimensions that distances are compared in while choosing (Joh
 
 @dataclass(frozen=True, kw_only=True)
 class Args(RunArgs):
-    image_size: int = flag("side that pictures are resized to", 256)
+    image_size: int = flag("side that pictures are resized to", 256, least=32)
     coreset: float = flag("share of the patches to keep", 0.01)
-    max_candidates: int = flag("patches held while fitting; beyond it an even random sample (reservoir)", 60_000)
-    max_memory: int = flag("patches kept at the most, whatever the share", 10_000)
+    max_candidates: int = flag(
+        "patches held while fitting; beyond it an even random sample (reservoir)", 60_000, least=1
+    )
+    max_memory: int = flag("patches kept at the most, whatever the share", 10_000, least=1)
 
 
 def main(args: Args) -> None:
     if not 0 < args.coreset <= 1:
         raise DataError(f"--coreset must lie in (0, 1], not {args.coreset}")
     split = split_data(args)
-    if is_done(args, split):
-        print(f"{args.out}: done already")
+    if already_done(args, split):
         return
     with measure_training(args.country, args.cpu_power_w) as emissions:
         weights = pretrained(args, default="resnet18")

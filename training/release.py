@@ -14,14 +14,15 @@ from anomaly.calibration import Calibration, least_good, read_calibration
 from anomaly.cards import write_card
 from anomaly.datasets import read_dataset
 from anomaly.emissions import EmissionsMeter
-from anomaly.errors import DataError
+from anomaly.errors import DataError, ModelLoadError, RepoNotFoundError, RevisionNotFoundError
 from anomaly.evaluation import evaluate, hardware, versions
 from anomaly.figures import InspectorMetrics, ModelMetrics
 from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, Member, MemberRef
 from anomaly.model_repo import CARD_FILES, MODEL_FILES, load_detector
 from anomaly.policy import Policy, ReviewBand, Rule
 from training.arguments import flag, run
-from training.finish import PUSHED, RUN, push_run
+from training.finish import MANIFEST, RUN, push_run, pushed
+from training.splits import Manifest
 
 _REVIEW = 0.10  # p-value below which a member that does not reach its threshold is unsure
 
@@ -61,6 +62,9 @@ def main(args: Args) -> None:
         policies=default_policies(calibrations),
         default_policy="majority",
     )
+    if (commit := _released(args, file)) is not None:
+        print(f"{args.push or args.name}@{commit}: released already")
+        return
     metrics = measure(args, runs, file, calibrations, first)
     with TemporaryDirectory() as folder:
         released = Path(folder)
@@ -87,14 +91,17 @@ def read_runs(folders: Sequence[Path], category: str) -> dict[str, Path]:
     Raises:
         DataError: one of them is not.
     """
-    runs: dict[str, Path] = {}
-    hashes: dict[str, str] = {}
     for folder in folders:
         if not (folder / RUN).is_file():
             raise DataError(f"{folder} is no finished run: it has no {RUN}")
-        name = json.loads((folder / RUN).read_text())["member"]
+    names = [json.loads((folder / RUN).read_text())["member"] for folder in folders]
+    if names.count("classifier") > 1:
+        names = [_with_arch(f) if name == "classifier" else name for name, f in zip(names, folders, strict=True)]
+    runs: dict[str, Path] = {}
+    hashes: dict[str, str] = {}
+    for name, folder in zip(names, folders, strict=True):
         if name in runs:
-            raise DataError(f"{folder} and {runs[name]} are both called {name!r}; train one with another --member name")
+            raise DataError(f"{folder} and {runs[name]} are both called {name!r}: leave one of them out")
         known = read_calibration(folder / "calibration.json").categories
         if category not in known:
             raise DataError(f"{folder} is calibrated for {sorted(known)}, not for {category!r}")
@@ -106,6 +113,11 @@ def read_runs(folders: Sequence[Path], category: str) -> dict[str, Path]:
             "calibration pictures; train them again on the same data with the same --seed"
         )
     return runs
+
+
+def _with_arch(run: Path) -> str:
+    """`classifier_<arch>`: what a classifier is called beside another."""
+    return f"classifier_{json.loads((run / 'config.json').read_text())['config']['architecture']}"
 
 
 def default_policies(calibrations: Mapping[str, Calibration]) -> tuple[Policy, ...]:
@@ -162,11 +174,16 @@ def measure(
     first: ModelMetrics,
 ) -> InspectorMetrics:
     """The ensemble's figures on the test pictures."""
-    recorded = json.loads((next(iter(runs.values())) / RUN).read_text())
+    run = next(iter(runs.values()))
+    recorded = json.loads((run / RUN).read_text())
     data = args.data or Path(recorded["data"])
-    dataset = read_dataset(data, args.category, args.layout)
+    dataset = read_dataset(data, args.category, recorded["layout"] if args.layout == "auto" else args.layout)
     if not dataset.test:
         raise DataError(f"{data} has no test pictures to measure the release on; give --data DIR")
+    manifest = Manifest.model_validate_json((run / MANIFEST).read_bytes())
+    kept_apart = {entry.path: entry.sha256 for entry in manifest.entries if entry.split == "test"}
+    if kept_apart != {s.relative: hashlib.sha256(s.path.read_bytes()).hexdigest() for s in dataset.test}:
+        raise DataError(f"{data}: its test pictures are not those that {run} kept apart; train again on this data")
     refs = {ref.name: ref for ref in file.members}
     members = [Member(refs[name], load_detector(run).detector, calibrations[name]) for name, run in runs.items()]
     meter = EmissionsMeter(args.country, args.cpu_power_w)
@@ -183,16 +200,28 @@ def measure(
     )
 
 
+def _released(args: Args, file: InspectorFile) -> str | None:
+    """The commit of a release of these very members and policies under this tag (or main), if there is one."""
+    repo = args.push or args.name
+    source = hub.Source(repo, repo, args.out)
+    try:
+        commit = hub.resolve(source, args.tag)
+        folder = hub.download(source, commit, [INSPECTOR_FILE, *CARD_FILES])
+    except (RepoNotFoundError, RevisionNotFoundError, ModelLoadError):
+        return None
+    there = InspectorFile.model_validate_json((folder / INSPECTOR_FILE).read_bytes())
+    return commit if there == file and (args.note or "") in (folder / "README.md").read_text() else None
+
+
 def _store(run: Path, cache: Path, repo_id: str) -> tuple[str, str]:
     write_card(run)
     return repo_id, hub.store(run, cache, repo_id, files=(*MODEL_FILES, *CARD_FILES))
 
 
 def _pushed(run: Path, repo_id: str) -> tuple[str, str]:
-    """Where the run is on the Hub; pushes it unless these very weights are there already."""
-    path = run / PUSHED
-    if path.is_file() and (known := json.loads(path.read_text()))["sha256"] == _sha256(run):
-        return known["repo"], known["commit"]
+    """Where the run is on the Hub; pushes it unless it is there already."""
+    if (there := pushed(run)) is not None:
+        return there["repo"], there["commit"]
     return repo_id, push_run(run, repo_id, None)
 
 

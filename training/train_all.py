@@ -68,9 +68,9 @@ def train_member(member: str, args: Args, out: Path, quick: bool) -> Path:
     effort = QUICK.get(member, {}) if quick else {}
     if member.startswith("mahalanobis"):
         pooling: Literal["position", "global"] = "position" if member == "mahalanobis" else "global"
-        fit_mahalanobis.main(fit_mahalanobis.Args(**common, **trunk, pooling=pooling))
+        fit_mahalanobis.main(fit_mahalanobis.Args(**common, **trunk, **effort, pooling=pooling))
     elif member == "patch_knn":
-        fit_patch_knn.main(fit_patch_knn.Args(**common, **trunk))
+        fit_patch_knn.main(fit_patch_knn.Args(**common, **trunk, **effort))
     elif member == "autoencoder":
         train_autoencoder.main(train_autoencoder.Args(**common, **effort))
     elif member == "baseline_cnn":

@@ -11,7 +11,7 @@ from anomaly.detectors import Autoencoder, AutoencoderConfig
 from anomaly.emissions import measure_training
 from anomaly.errors import DataError
 from training.arguments import RunArgs, flag, run
-from training.finish import finish, identity, is_done, split_data
+from training.finish import already_done, finish, identity, split_data
 from training.loop import Recipe, fit
 from training.pictures import Pictures
 
@@ -20,17 +20,16 @@ _CHUNK = 32  # pictures in a validation batch
 
 @dataclass(frozen=True, kw_only=True)
 class Args(RunArgs):
-    image_size: int = flag("side that pictures are resized to; a multiple of 32", 224)
-    width: int = flag("channels of the first stage; the published network has 64", 64)
-    batch_size: int = flag("pictures in a batch", 16)
+    image_size: int = flag("side that pictures are resized to; a multiple of 32", 224, least=32)
+    width: int = flag("channels of the first stage; the published network has 64", 64, least=1)
+    batch_size: int = flag("pictures in a batch", 16, least=1)
 
 
 def main(args: Args) -> None:
     if args.image_size % 32:
         raise DataError(f"--image-size must be a multiple of 32 for five stages, not {args.image_size}")
     split = split_data(args)
-    if is_done(args, split):
-        print(f"{args.out}: done already")
+    if already_done(args, split):
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(args.seed)

@@ -6,6 +6,7 @@ weighted by inverse class frequency; small shifts, rotations and changes of ligh
 
 import sys
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from pydantic import JsonValue
@@ -19,7 +20,7 @@ from anomaly.detectors.two_heads import TwoHeadDetector
 from anomaly.emissions import measure_training
 from anomaly.errors import DataError
 from training.arguments import RunArgs, flag, run
-from training.finish import Split, finish, identity, is_done, pretrained, split_data
+from training.finish import Split, already_done, finish, identity, pretrained, split_data
 from training.loop import Recipe, fit
 from training.pictures import Pictures
 
@@ -29,17 +30,19 @@ _CHUNK = 32  # pictures in a validation batch
 
 @dataclass(frozen=True, kw_only=True)
 class Args(RunArgs):
-    image_size: int = flag("side that pictures are resized to", 224)
+    image_size: int = flag("side that pictures are resized to", 224, least=32)
     width: float = flag("of baseline_cnn: multiplies every layer's channels", 1.0)
-    batch_size: int = flag("pictures in a batch", 16)
-    learning_rate: float | None = flag("by default 1e-3 from scratch and 3e-4 from given weights", None)
+    batch_size: int = flag("pictures in a batch", 16, least=1)
+    learning_rate: float | None = flag("by default 1e-3 from scratch and 3e-4 from given weights", None, least=0)
+    pool: Literal["avg", "max", "avgmax"] | None = flag(
+        "how the last feature map becomes a vector; max finds small defects that an average dilutes", None
+    )
     member: str | None = flag("name in an inspector; by default classifier or baseline_cnn", None)
 
 
 def main(args: Args) -> None:
     split = split_data(args)
-    if is_done(args, split):
-        print(f"{args.out}: done already")
+    if already_done(args, split):
         return
     if not split.defects("train") or not split.defects("calibrate"):
         raise DataError(
@@ -58,7 +61,7 @@ def main(args: Args) -> None:
         "image_size": args.image_size,
         "epochs": epochs,
     }
-    settings |= {"width": args.width} if args.arch == BASELINE else {}
+    settings |= {"width": args.width} if args.arch == BASELINE else {"pool": args.pool or "avg"}
     member = args.member or (BASELINE if args.arch == BASELINE else "classifier")
     finish(detector, member, args, split, emissions, backbone=weights.source if weights else None, settings=settings)
 
@@ -68,18 +71,23 @@ def build(args: Args, labels: tuple[str, ...]) -> tuple[TwoHeadDetector, Pretrai
     size = (args.image_size, args.image_size)
     if args.arch == BASELINE:
         return BaselineCNN(BaselineCNNConfig(classes=labels, input_size=size, width=args.width)), None
-    weights = pretrained(args) if args.weights or args.backbone or not args.arch else None
+    pooling: dict[str, JsonValue] = {"global_pool": args.pool} if args.pool else {}
+    weights = pretrained(args, default="resnet18") if args.weights or args.backbone or not args.arch else None
     if weights is None:
-        return Classifier(ClassifierConfig(classes=labels, input_size=size, architecture=_arch(args, None))), None
+        arch = _arch(args, None)
+        return Classifier(ClassifierConfig(classes=labels, input_size=size, architecture=arch, arguments=pooling)), None
     if weights.library != "timm" or (args.arch and args.arch != weights.architecture):
-        raise DataError(f"--arch {args.arch or 'resnet18'} cannot start from {weights.source} ({weights.architecture})")
+        raise DataError(
+            f"a classifier cannot start from {weights.source} ({weights.architecture}) with --arch {args.arch}: give "
+            "weights of the same timm network, or --arch alone to train from scratch"
+        )
     config = ClassifierConfig(
         classes=labels,
         input_size=size,
         mean=weights.mean,
         std=weights.std,
         architecture=weights.architecture,
-        arguments=weights.arguments,
+        arguments=weights.arguments | pooling,
     )
     detector = Classifier(config)
     detector.net.load_state_dict(weights.state, strict=True)
