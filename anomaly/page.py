@@ -89,20 +89,20 @@ def words(language: Language) -> dict[str, dict[str, Any]]:
 
 def layout(settings: Settings) -> Page:
     """Builds the page, in English."""
-    told = words("en")
-    sources = [(Path(source).name, source) for source in settings.inspectors]
+    texts = words("en")
+    sources = [(Path(source).name if Path(source).is_dir() else source, source) for source in settings.inspectors]
     with gr.Row(elem_id="top"):
-        header = gr.HTML(padding=False, **told["header"])
+        header = gr.HTML(padding=False, **texts["header"])
         language = gr.Radio(list(LANGUAGES.items()), value="en", show_label=False, container=False, elem_id="language")
     with gr.Row():
         with gr.Column(scale=2, min_width=300, elem_id="ask"):
             picture = gr.Image(
-                type="filepath", image_mode=None, height=260, buttons=[], elem_id="picture", **told["picture"]
+                type="filepath", image_mode=None, height=260, buttons=[], elem_id="picture", **texts["picture"]
             )
-            examples = _examples(picture, told["examples"]["label"])
-            inspector = gr.Dropdown(sources, value=sources[0][1], elem_id="inspector", **told["inspector"])
-            revision = gr.Dropdown([], allow_custom_value=True, elem_id="revision", **told["revision"])
-            policy = gr.Dropdown([], elem_id="policy", **told["policy"])
+            examples = _examples(settings, picture, texts["examples"]["label"])
+            inspector = gr.Dropdown(sources, value=sources[0][1], elem_id="inspector", **texts["inspector"])
+            revision = gr.Dropdown([], allow_custom_value=True, elem_id="revision", **texts["revision"])
+            policy = gr.Dropdown([], elem_id="policy", **texts["policy"])
             inspect = gr.Button(
                 say("loading", "en"), variant="primary", size="lg", interactive=False, elem_id="inspect"
             )
@@ -116,27 +116,27 @@ def layout(settings: Settings) -> Page:
                             interactive=False,
                             buttons=["fullscreen"],
                             elem_id="overlay",
-                            **told["overlay"],
+                            **texts["overlay"],
                         )
                     with gr.Column(scale=2, min_width=240):
-                        view = gr.Radio([], elem_id="view", **told["view"])
-                        opacity = gr.Slider(0, 1, render.OPACITY, step=0.05, elem_id="opacity", **told["opacity"])
-                        legend = gr.HTML(padding=False, **told["legend"])
+                        view = gr.Radio([], elem_id="view", **texts["view"])
+                        opacity = gr.Slider(0, 1, render.OPACITY, step=0.05, elem_id="opacity", **texts["opacity"])
+                        legend = gr.HTML(padding=False, **texts["legend"])
                 votes = gr.HTML(padding=False, elem_id="votes")
                 emissions = gr.HTML(padding=False, elem_id="emissions")
                 members = gr.HTML(padding=False, elem_id="members")
-                with gr.Accordion(open=False, elem_id="report", **told["details"]) as details:
+                with gr.Accordion(open=False, elem_id="report", **texts["details"]) as details:
                     report = gr.JSON(show_label=False)
-                download = gr.Button(size="sm", elem_id="download", **told["download"])
+                download = gr.Button(size="sm", elem_id="download", **texts["download"])
     return Page(
         header, language, picture, examples, inspector, revision, policy, inspect, verdict, results,
         overlay, view, opacity, legend, votes, emissions, members, details, report, download,
     )  # fmt: skip
 
 
-def _examples(picture: gr.Image, label: str) -> gr.Dataset | None:
+def _examples(settings: Settings, picture: gr.Image, label: str) -> gr.Dataset | None:
     files = sorted(str(path) for path in (STARTER / "examples").glob("*.png"))
-    if not files:
+    if not files or str(STARTER) not in settings.inspectors:  # cables say nothing about another inspector
         return None
     return gr.Examples(files, picture, label=label, cache_examples=False, api_visibility="private").dataset
 

@@ -41,10 +41,14 @@ def _service(settings: Settings) -> "Service":
     return Service(settings)
 
 
-def service(settings: Settings) -> "Service":
-    """The one Service with these settings."""
+def _held(settings: Settings) -> "Service":
     with _LOCK:
         return _service(settings)
+
+
+def service(settings: Settings) -> "Service":
+    """The one Service with these settings; on ZeroGPU on the CPU, for this process must not touch the GPU."""
+    return _held(settings.model_copy(update={"device": "cpu"}) if spaces else settings)
 
 
 def start_warming(settings: Settings) -> None:
@@ -103,9 +107,9 @@ def inspect(settings: Settings, path: str, inspector: str, revision: str, policy
 def _inspect(settings: Settings, path: str, inspector: str, revision: str, policy: str) -> render.Exhibit | VigieError:
     """Returns errors, because ZeroGPU puts words of its own in place of a raised one."""
     try:
-        inspection = service(settings).inspect(path, inspector, revision, policy)
+        inspection = _held(settings).inspect(path, inspector, revision, policy)
         report = inspection.report
-        members = service(settings).inspector(report.inspector, report.commit).members
+        members = _held(settings).inspector(report.inspector, report.commit).members
         shown = images.ImageLimits(max_pixels=report.image_width * report.image_height, max_bytes=settings.max_bytes)
         calibrations = {name: member.calibration for name, member in members.items()}
         return render.exhibit(report, images.read(path, shown), inspection.heatmaps, calibrations)

@@ -104,7 +104,8 @@ def table(results: dict[str, Any]) -> str:
         "",
         f"Shared trunk over members alone: {ratio['time']:.2f} x time, {ratio['energy']:.2f} x energy. "
         f"Resident memory {rss['before loading']:.0f} MB before loading, {rss['after the run']:.0f} MB after the run. "
-        f"{results['images']} pictures of {results['size']} px, {torch.get_num_threads()} threads, {results['hardware']}.",
+        f"{results['images']} pictures of {results['size']} px, {torch.get_num_threads()} threads, "
+        f"{results['hardware']}.",
     ]
     return "\n".join(lines)
 

@@ -126,10 +126,10 @@ def start_app() -> Iterator[Callable[[Settings], RunningApp]]:
         demo = app.serve(settings, server_name="127.0.0.1", quiet=True)
         served.append(demo)
         running = RunningApp(demo.local_url, settings)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while serving.health(settings)["status"] == "starting":
             if time.monotonic() > deadline:
-                raise TimeoutError(f"the app on {settings.inspectors} is not warm after 60 s")
+                raise TimeoutError(f"the app on {settings.inspectors} is not warm after 120 s")
             time.sleep(0.05)
         return running
 

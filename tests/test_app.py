@@ -1,12 +1,13 @@
 """The running app through gradio_client: the same report as elsewhere, our own words for every error."""
 
+import contextlib
 import json
 import os
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from typer.testing import CliRunner
 
 from anomaly import __version__, cli
 from anomaly.service import Service
+from anomaly.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 HEAVY = ("torch", "timm", "transformers", "captum", "codecarbon", "sklearn", "matplotlib")
@@ -110,6 +112,13 @@ def test_health_tells_version_inspectors_and_what_is_loaded(client: Client, runn
     assert newest in [entry["commit"] for entry in health["loaded"]]
 
 
+def test_an_app_without_its_inspector_says_so(start_app: Callable[[Settings], RunningApp], tmp_path: Path) -> None:
+    broken = start_app(Settings(inspectors=(str(tmp_path),)))
+    health = Client(broken.url, verbose=False).predict(api_name="/health")
+    assert health["status"] == "failed"
+    assert str(tmp_path) in health["problem"]
+
+
 def test_only_the_four_endpoints_are_public_and_each_says_what_it_does(client: Client) -> None:
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     assert set(endpoints) == {"/inspect", "/revisions", "/policies", "/health"}
@@ -176,39 +185,38 @@ def test_two_people_on_two_revisions_get_their_own_answers(
 
 
 def test_python_app_py_serves_the_page_on_the_given_port_before_it_imports_what_is_heavy(
-    running_app: RunningApp,
+    inspector_folder: Path, tmp_path: Path
 ) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    note = tmp_path / "imported.json"
     code = (
-        "import runpy, sys\n"
+        "import json, pathlib, runpy, sys\n"
         "from anomaly import serving\n"
-        f"serving.start_warming = lambda settings: print([n for n in {HEAVY} if n in sys.modules], flush=True)\n"
+        f"imported = lambda: json.dumps([name for name in {HEAVY} if name in sys.modules])\n"
+        f"serving.start_warming = lambda settings: pathlib.Path({str(note)!r}).write_text(imported())\n"
         "runpy.run_path('app.py', run_name='__main__')\n"
     )
     environment = os.environ | {
         "GRADIO_SERVER_PORT": str(port),
         "GRADIO_SERVER_NAME": "127.0.0.1",
-        "VIGIE_INSPECTORS": running_app.settings.inspectors[0],
+        "VIGIE_INSPECTORS": str(inspector_folder),
     }
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as served:
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, env=environment) as served:
         try:
-            page = _fetched(f"http://127.0.0.1:{port}/", served)
-            assert "Vigie" in page
-            assert served.stdout is not None
-            lines = [served.stdout.readline().strip() for _ in range(4)]
-            assert "[]" in lines, lines
+            assert "Vigie" in waited_for(lambda: httpx.get(f"http://127.0.0.1:{port}/").raise_for_status().text, served)
+            assert json.loads(waited_for(note.read_text, served)) == []
         finally:
             served.terminate()
 
 
-def _fetched(url: str, server: subprocess.Popen[str]) -> str:
+def waited_for(fetch: Callable[[], str], server: subprocess.Popen[bytes]) -> str:
+    """What `fetch` gives as soon as it gives something."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and server.poll() is None:
-        try:
-            return httpx.get(url).raise_for_status().text
-        except httpx.TransportError:
-            time.sleep(0.1)
-    raise AssertionError(f"{url} was not served (exit code {server.poll()})")
+        with contextlib.suppress(httpx.TransportError, FileNotFoundError):
+            if text := fetch():
+                return text
+        time.sleep(0.1)
+    raise AssertionError(f"the app was not served (exit code {server.poll()})")

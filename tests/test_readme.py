@@ -63,8 +63,10 @@ def test_the_space_is_pinned_like_the_requirements() -> None:
     front = yaml.safe_load(README.split("---")[1])
     pins = dict(re.findall(r"^([\w-]+)==(\S+)$", (ROOT / "requirements.txt").read_text(), re.M))
     assert front["sdk_version"] == pins["gradio"]
-    assert front["app_file"] == "app.py" and (ROOT / "app.py").is_file()
-    assert pins["torch"] == "2.11.0" and front["python_version"] == "3.12.12"  # what ZeroGPU accepts
+    assert front["app_file"] == "app.py"
+    assert (ROOT / "app.py").is_file()
+    assert pins["torch"] == "2.11.0"
+    assert front["python_version"] == "3.12.12"
     assert len(front["short_description"]) <= 60
 
 

@@ -1,5 +1,7 @@
 """Heatmap -> overlay: a fixed scale, clean where a part is as good ones are, and never stretched to the picture."""
 
+import pickle
+
 import numpy as np
 import pytest
 from reports import make_report, make_vote
@@ -128,3 +130,10 @@ def test_a_big_picture_is_kept_small_in_its_own_proportions() -> None:
     assert kept.picture.shape == (MAX_SIDE // 2, MAX_SIDE, 3)
     assert kept.heatmaps["a"].shape == (MAX_SIDE // 2, MAX_SIDE)
     assert np.allclose(kept.heatmaps["a"], 7.0)
+
+
+def test_an_exhibit_survives_the_way_between_two_processes(shown: Exhibit) -> None:
+    """ZeroGPU inspects in another process."""
+    arrived = pickle.loads(pickle.dumps(shown))
+    assert arrived.report == shown.report
+    assert np.array_equal(draw(arrived, "loud", 0.5), draw(shown, "loud", 0.5))

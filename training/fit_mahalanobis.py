@@ -87,7 +87,8 @@ def fit(config: MahalanobisConfig, trunk: Trunk, vectors: Iterable[Tensor], args
     identity = np.eye(len(chosen))
     for position in range(len(mean)):
         x = kept[:, position].double().numpy()
-        shrinkage = ledoit_wolf_shrinkage(x)
+        # where nothing varies at all (a black background) it is 0 / 0, and scikit-learn says 0
+        shrinkage = 1.0 if (x == x[0]).all() else ledoit_wolf_shrinkage(x)
         covariance = (1 - shrinkage) * np.cov(x.T, bias=True).reshape(identity.shape)
         covariance += max(shrinkage, 1e-6) * max(target, 1e-12) * identity
         whitener[position] = torch.from_numpy(np.linalg.inv(np.linalg.cholesky(covariance)))

@@ -110,7 +110,7 @@ def read_runs(folders: Sequence[Path], category: str) -> dict[str, Path]:
         shown = ", ".join(f"{name} {value[:12]}" for name, value in hashes.items())
         raise DataError(
             f"the members were made on different splits ({shown}): one's training pictures may be another's "
-            "calibration pictures; train them again on the same data with the same --seed"
+            "calibration pictures; train them again on the same data with the same --seed and --far"
         )
     return runs
 

@@ -38,6 +38,8 @@ QUICK: dict[str, dict[str, Any]] = {
 
 def main(args: Args) -> None:
     split = split_data(args)
+    if not split.samples("test"):
+        raise DataError(f"{args.data} has no test pictures to measure the inspector on: put some into test/<class>")
     quick = args.preset == "quick" or (args.preset == "auto" and not torch.cuda.is_available())
     runs = args.out / "runs"
     done = [train_member(member, args, runs / member, quick) for member in members_for(split)]
