@@ -50,7 +50,8 @@ def publish(page: Page, settings: Settings) -> None:
         """
         with told("en"):
             exhibit = serving.inspect(settings, path_of(image, "en"), inspector, revision, policy)
-        return exhibit.report.model_dump(mode="json"), render.draw(exhibit, render.views(exhibit)[0], render.OPACITY)
+        drawn = render.draw(exhibit, render.views(exhibit)[0], render.OPACITY)
+        return exhibit.report.model_dump(mode="json"), render.stamped(drawn, exhibit.report)
 
     def revisions(inspector: str = "") -> list[dict[str, str]]:
         """Lists the revisions of an inspector: tags (latest first), branches, recent commits.

@@ -17,7 +17,7 @@ from anomaly.policy import Text
 from anomaly.settings import STARTER, Settings
 from anomaly.texts import LANGUAGES, Language, language_of, say
 
-Picture = dict[str, Any] | None  # gradio's FileData: events here take it raw, so that the file is read as it was sent
+Picture = dict[str, Any] | None  # gradio's FileData, taken raw: its own preprocessing fails without a message
 Asked = tuple[str, str, str, str]  # path of the picture, inspector, revision, policy
 Result = tuple[Asked, render.Exhibit] | None  # the last inspection of a session, and what was asked
 
@@ -230,7 +230,7 @@ def wire_inspection(page: Page, settings: Settings) -> Callable[[Any], Any]:
         return [
             panels.verdict_html(report, language),
             gr.Column(visible=True),
-            render.draw(exhibit, shown, opacity),
+            render.stamped(render.draw(exhibit, shown, opacity), report),
             gr.Radio([(panels.view_label(name, language), name) for name in offered], value=shown),
             panels.votes_html(report, exhibit.calibrations, language),
             panels.emissions_html(report.emissions, language),
@@ -242,7 +242,7 @@ def wire_inspection(page: Page, settings: Settings) -> Callable[[Any], Any]:
         *selection, view, opacity, _ = values
         if result is None or not answers(result, selection):
             return gr.skip()
-        return render.draw(result[1], view, opacity)
+        return render.stamped(render.draw(result[1], view, opacity), result[1].report)
 
     def show_after(event: Any) -> Any:
         panes = [page.overlay, page.view, page.votes, page.emissions, page.members, page.report]

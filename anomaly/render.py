@@ -93,6 +93,22 @@ def draw(shown: Exhibit, view: str, opacity: float) -> RgbImage:
     return overlay(shown.picture, shown.heatmaps[view], scales[view], opacity)
 
 
+def stamped(drawn: RgbImage, report: Report) -> Image.Image:
+    """A drawing that says in its PNG which inspection it is of.
+
+    That also makes the files of two inspections differ: gradio names a file by its content and writes it anew while
+    another person may be downloading it, who then got a part of it.
+    """
+    image = Image.fromarray(drawn)
+    image.info |= {
+        "Title": f"{report.category}: {report.decision}",
+        "Source": f"revision {report.revision} ({report.commit}), policy {report.policy}",
+        "Creation Time": report.created_at,
+        "Software": f"Vigie {report.version}",
+    }
+    return image
+
+
 def overlay(image: RgbImage, heatmap: Heatmap, scale: HeatmapScale, opacity: float) -> RgbImage:
     """Lays a heatmap over its picture.
 

@@ -61,11 +61,14 @@ class Service:
             ImageError, RegistryError, ModelLoadError, PolicyError: each says who can do what about it.
         """
         loaded, name, warnings = self._find(inspector, revision)
-        limits = loaded.file.limits.model_copy(update={"max_bytes": self.settings.max_bytes})
-        if self.settings.max_pixels is not None:
-            limits = limits.model_copy(update={"max_pixels": min(limits.max_pixels, self.settings.max_pixels)})
+        limits = loaded.file.limits
+        smaller = {
+            "max_bytes": min(limits.max_bytes, self.settings.max_bytes),
+            "max_pixels": min(limits.max_pixels, self.settings.max_pixels or limits.max_pixels),
+        }
         loaded.policy(policy)  # a wrong name is told before a big picture is decoded
-        return loaded.inspect(images.read(image, limits), policy, revision=name, warnings=warnings)
+        pixels = images.read(image, limits.model_copy(update=smaller))
+        return loaded.inspect(pixels, policy, revision=name, warnings=warnings)
 
     def inspector(self, inspector: str | None = None, revision: str | None = None) -> Inspector:
         """The loaded inspector behind a revision."""

@@ -74,18 +74,20 @@ def test_the_api_gives_the_report_that_the_command_line_gives(
 
 
 def test_the_picture_is_inspected_as_it_was_sent(client: Client, service: Service, tmp_path: Path) -> None:
-    """Gradio would turn a TIFF with 16 bits into 8 bits of its own, and a JPEG into another JPEG."""
+    """By default gradio makes 8 bits of its own out of 16, and another JPEG out of a JPEG."""
     path = tmp_path / "deep.tiff"
     Image.effect_noise((64, 64), 60).convert("I;16").point(lambda value: value * 257).save(path)
     report, _ = client.predict(handle_file(path), api_name="/inspect")
     assert report["image_sha256"] == service.inspect(path).report.image_sha256
 
 
-def test_the_overlay_is_a_png_of_the_picture(client: Client, picture_file: Path) -> None:
-    _, overlay = client.predict(handle_file(picture_file), api_name="/inspect")
+def test_the_overlay_is_a_png_that_says_which_inspection_it_is_of(client: Client, picture_file: Path) -> None:
+    report, overlay = client.predict(handle_file(picture_file), api_name="/inspect")
     with Image.open(overlay) as drawn, Image.open(picture_file) as picture:
         assert drawn.format == "PNG"
         assert drawn.size == picture.size
+        assert drawn.info["Creation Time"] == report["created_at"]
+        assert report["commit"] in drawn.info["Source"]
 
 
 def test_revisions_lists_tags_first_with_their_commits(client: Client, service: Service) -> None:
@@ -131,11 +133,21 @@ def test_only_the_four_endpoints_are_public_and_each_says_what_it_does(client: C
     ]
 
 
-def test_a_broken_picture_is_refused_with_its_name(client: Client, picture_file: Path, tmp_path: Path) -> None:
+def test_a_picture_that_is_cut_short_is_refused_with_its_name(
+    client: Client, picture_file: Path, tmp_path: Path
+) -> None:
     broken = tmp_path / "broken.png"
     broken.write_bytes(picture_file.read_bytes()[:1000])
     with pytest.raises(AppError, match=r"'broken\.png' .*cannot be decoded.*accepted: JPEG, PNG"):
         client.predict(handle_file(broken), api_name="/inspect")
+
+
+def test_what_is_no_picture_is_refused_in_our_words(client: Client, tmp_path: Path) -> None:
+    """Gradio's own preprocessing fails on it first, without any message."""
+    note = tmp_path / "note.png"
+    note.write_text("not a picture")
+    with pytest.raises(AppError, match=r"'note\.png' is not a picture of a known kind"):
+        client.predict(handle_file(note), api_name="/inspect")
 
 
 @pytest.mark.parametrize(

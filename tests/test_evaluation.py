@@ -145,6 +145,21 @@ def test_every_member_is_counted_at_each_of_its_thresholds(
             assert (counts.tp, counts.fp, counts.fn, counts.tn, 0) == recounted(samples, decisions)
 
 
+def test_a_score_that_equals_its_threshold_is_counted_as_a_defect(
+    inspector: Inspector, served: dict[str, list[Inspection]], samples: list[Sample]
+) -> None:
+    member = inspector.members["patch_knn"]
+    known = member.calibration.thresholds
+    highest = max(scores_of(served["majority"])["patch_knn"])
+    thresholds = known | {"far": known["far"].model_copy(update={"value": highest})}
+    exact = dataclasses.replace(member, calibration=member.calibration.model_copy(update={"thresholds": thresholds}))
+    alone = policy("alone", "any", ("patch_knn",), "far")
+    found = evaluate(changed(inspector, alone, patch_knn=exact), samples, data="cables", split="test")
+    counts = found.members["patch_knn"].at["far"]
+    assert counts.tp + counts.fp == 1
+    assert found.policies["alone"].tp + found.policies["alone"].fp == 1
+
+
 # --- the evaluated score is the served score -------------------------------------------------------------------------
 
 
