@@ -11,7 +11,7 @@ $(VENV)/.ready: requirements.txt pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Vigie needs Python 3.11 or newer: make PYTHON=python3.12 ...")'
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv==0.13.8
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[dev]'
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable '.[dev]'
 	touch $@
 
 demo: setup
@@ -32,4 +32,4 @@ starter: setup
 	$(BIN)/python -m training.build_starter --out starter
 
 screenshots: setup
-	$(BIN)/python -m tests.screenshots
+	$(BIN)/python tests/screenshots.py

@@ -44,7 +44,7 @@ class _Frozen(BaseModel):
 
 
 class Rule(_Frozen):
-    """`any`: one member is enough. `majority`: more than half of those that voted."""
+    """`any`: one member is enough. `majority`: more than half of those that voted; half is a tie and a review."""
 
     kind: Literal["any", "majority"]
     members: tuple[str, ...] = Field(min_length=1)
@@ -116,13 +116,14 @@ def next_step(votes: Mapping[str, Vote | Failure], policy: Policy) -> Run | Deci
     unsure = [name for name, verdict in verdicts.items() if verdict == "review"]
     if len(against) >= needed:
         return Decision("defect", _count_text(against, cast, needed, rule.threshold), verdicts)
-    if len(against) + len(unsure) >= needed:
-        names = ", ".join(against + unsure)
+    tie = rule.kind == "majority" and 2 * len(against) == len(cast)
+    if tie or len(against) + len(unsure) >= needed:
+        names, count = ", ".join(against + unsure), len(against + unsure)
         return Decision(
             "review",
             {
-                "en": f"Close call: counting the unsure, {names} reach the {needed} of {len(cast)} needed.",
-                "fr": f"Cas limite : indécis compris, {names} font les {needed} voix requises sur {len(cast)}.",
+                "en": f"Close call: with the unsure, {count} of {len(cast)} for a defect, {needed} needed: {names}.",
+                "fr": f"Cas limite : indécis compris, {count} sur {len(cast)} pour défaut, {needed} requis : {names}.",
             },
             verdicts,
         )

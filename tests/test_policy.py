@@ -84,15 +84,15 @@ def decide(votes: Mapping[str, Vote | Failure], policy: Policy) -> Decision:
         ("any", "-", "ok"),
         ("majority", "==.", "defect"),
         ("majority", "=-.", "ok"),
-        # more than half, of one to five; a tie is not more
+        # more than half, of one to five; a tie is for a person to decide
         ("majority", ".", "ok"),
         ("majority", "D", "defect"),
-        ("majority", "D.", "ok"),
+        ("majority", "D.", "review"),
         ("majority", "DD", "defect"),
         ("majority", "D..", "ok"),
         ("majority", "DD.", "defect"),
         ("majority", "D...", "ok"),
-        ("majority", "DD..", "ok"),
+        ("majority", "DD..", "review"),
         ("majority", "DDD.", "defect"),
         ("majority", "DD...", "ok"),
         ("majority", "D.D.D", "defect"),
@@ -104,7 +104,7 @@ def decide(votes: Mapping[str, Vote | Failure], policy: Policy) -> Decision:
         ("majority", "Df", "defect"),
         ("majority", ".f", "ok"),
         ("majority", "DD.ff", "defect"),
-        ("majority", "D.fff", "ok"),
+        ("majority", "D.fff", "review"),
         ("any", "ffD", "defect"),
         ("any", "f", "review"),
         ("majority", "f", "review"),
@@ -174,8 +174,8 @@ def test_the_votes_of_others_do_not_count() -> None:
 def test_a_decision_tells_the_verdict_of_each_that_voted_and_counts_them_in_both_languages() -> None:
     decision = decide(votes("D=u.f"), policy("majority", 5, band=True))
     assert dict(decision.verdicts) == {"m1": "defect", "m2": "defect", "m3": "review", "m4": "ok"}
-    assert decision.reason["en"] == "Close call: counting the unsure, m1, m2, m3 reach the 3 of 4 needed."
-    assert decision.reason["fr"] == "Cas limite : indécis compris, m1, m2, m3 font les 3 voix requises sur 4."
+    assert decision.reason["en"] == "Close call: with the unsure, 3 of 4 for a defect, 3 needed: m1, m2, m3."
+    assert decision.reason["fr"] == "Cas limite : indécis compris, 3 sur 4 pour défaut, 3 requis : m1, m2, m3."
     decision = decide(votes("DD."), policy("majority", 3))
     assert decision.reason["en"] == "2 of 3 detectors reach their far threshold, 2 needed: m1, m2."
     assert decision.reason["fr"] == "2 détecteurs sur 3 au seuil far ou au-dessus, 2 requis : m1, m2."

@@ -1,8 +1,9 @@
 """Rebuilds the embedded default: an inspector of synthetic cables with two releases, trained from scratch.
 
-No weights come from outside: a small network learns to classify one set of cables, and is the trunk and the starting
-point of both releases, which are made on another set. v1 is that line's first week (few labelled defects), v2 the same
-line later (more good parts, six times the labelled defects). Both are measured on the same test pictures.
+No weights come from outside: a small network learns from masks to find defects on one set of cables, and is the trunk
+and the starting point of both releases, which are made on another set. v1 is that line's first week (few labelled
+defects), v2 the same line later (more good parts, six times the labelled defects). Both are measured on the same test
+pictures.
 """
 
 import shutil
@@ -13,16 +14,15 @@ from typing import Any
 
 from PIL import Image
 
-from anomaly.backbones import Pretrained, write_weights
-from anomaly.detectors import Classifier
 from anomaly.errors import DataError
-from anomaly.model_repo import load_detector
 from training import fit_mahalanobis, fit_patch_knn, release, train_autoencoder, train_classifier
 from training.arguments import flag, run
+from training.pretrain_trunk import pretrain
 from training.synthetic_cable import render, write_dataset
 
 CATEGORY = "cable"
 REPO = "vigie/cable"
+SIDE = 256  # pixels
 TEST = {"test_good": 80, "test_per_defect": 15}
 PRETRAINING = {"train_good": 400, "train_per_defect": 60}
 RELEASES = {
@@ -54,7 +54,9 @@ class Args:
 def main(args: Args) -> None:
     fresh = args.work / "released"
     shutil.rmtree(fresh, ignore_errors=True)
-    trunk = pretrain(args.work / "trunk", args.seed)
+    work = args.work / "trunk"
+    drawn = cables(work, PRETRAINING, args.seed)
+    trunk = pretrain(drawn, CATEGORY, work, image_size=SIDE, epochs=24, seed=args.seed)
     for tag, (counts, note) in RELEASES.items():
         data = cables(args.work / tag, counts, args.seed + 1)
         runs = train(data, args.work / tag, trunk, args.seed)
@@ -83,21 +85,6 @@ def cables(work: Path, counts: dict[str, int], seed: int) -> Path:
     return data
 
 
-def pretrain(work: Path, seed: int) -> Path:
-    """A classifier of a set of its own; returns its network as a weights file."""
-    finished = work / "classifier"
-    data = cables(work, PRETRAINING, seed)
-    network: dict[str, Any] = {"arch": "test_efficientnet", "image_size": 192, "pool": "max"}
-    train_classifier.main(
-        train_classifier.Args(
-            data=data, category=CATEGORY, seed=seed, out=finished, epochs=70, learning_rate=2e-3, **network
-        )
-    )
-    path = work / "trunk.safetensors"
-    export_trunk(finished, path)
-    return path
-
-
 def train(data: Path, work: Path, trunk: Path, seed: int) -> list[Path]:
     """All six members, small; returns their runs."""
     common: dict[str, Any] = {"data": data, "category": CATEGORY, "seed": seed}
@@ -106,39 +93,19 @@ def train(data: Path, work: Path, trunk: Path, seed: int) -> list[Path]:
         for name in ("classifier", "baseline_cnn", "patch_knn", "mahalanobis", "global", "autoencoder")
     }
     train_classifier.main(
-        train_classifier.Args(**common, out=out["classifier"], weights=trunk, image_size=192, epochs=30)
+        train_classifier.Args(**common, out=out["classifier"], weights=trunk, image_size=SIDE, epochs=30)
     )
     train_classifier.main(
         train_classifier.Args(
             **common, out=out["baseline_cnn"], arch="baseline_cnn", width=0.125, image_size=160, epochs=40
         )
     )
-    patches: dict[str, Any] = common | {"weights": trunk, "image_size": 192}
+    patches: dict[str, Any] = common | {"weights": trunk, "image_size": SIDE}
     fit_patch_knn.main(fit_patch_knn.Args(**patches, out=out["patch_knn"], max_memory=1_000))
     fit_mahalanobis.main(fit_mahalanobis.Args(**patches, out=out["mahalanobis"], max_channels=16))
     fit_mahalanobis.main(fit_mahalanobis.Args(**patches, out=out["global"], pooling="global"))
     train_autoencoder.main(train_autoencoder.Args(**common, out=out["autoencoder"], image_size=128, width=8, epochs=60))
     return list(out.values())
-
-
-def export_trunk(finished: Path, path: Path) -> None:
-    """A trained classifier's network as a weights file that `--weights` takes."""
-    detector = load_detector(finished).detector
-    assert isinstance(detector, Classifier)
-    config = detector.config
-    write_weights(
-        path,
-        Pretrained(
-            library="timm",
-            architecture=config.architecture,
-            arguments=config.arguments,
-            state=detector.net.state_dict(),
-            mean=config.mean,
-            std=config.std,
-            input_size=config.input_size,
-            source=str(finished),
-        ),
-    )
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from anomaly import hub
-from anomaly.calibration import Calibration, least_good, read_calibration
+from anomaly.calibration import Calibration, ThresholdName, least_good, read_calibration
 from anomaly.cards import write_card
 from anomaly.datasets import read_dataset
 from anomaly.emissions import EmissionsMeter
@@ -121,18 +121,16 @@ def _with_arch(run: Path) -> str:
 
 
 def default_policies(calibrations: Mapping[str, Calibration]) -> tuple[Policy, ...]:
-    """`majority` and `safe`, at the thresholds that every member has."""
-    members = tuple(calibrations)
-    careful_members = _telling(calibrations) or members
+    """`majority` and `safe`, at the thresholds that every member has, among the members that can tell good from bad."""
     labelled = all("safe" in calibration.thresholds for calibration in calibrations.values())
     enough = min(len(calibration.good_scores) for calibration in calibrations.values()) >= least_good(_REVIEW)
     majority = {
-        "en": "Defect when more than half of the detectors reach their threshold; review when it is close.",
-        "fr": "Défaut quand plus de la moitié des détecteurs atteignent leur seuil ; à revoir si c'est limite.",
+        "en": "Defect when more than half of the detectors it asks reach their threshold; review when it is close.",
+        "fr": "Défaut quand plus de la moitié des détecteurs consultés atteint son seuil ; à revoir si limite.",
     }
     safe = {
-        "en": "Defect when any detector reaches the threshold below which no held-out defect was missed.",
-        "fr": "Défaut dès qu'un détecteur atteint le seuil sous lequel aucun défaut mis de côté n'a été manqué.",
+        "en": "Defect when any detector it asks reaches the threshold below which no held-out defect was missed.",
+        "fr": "Défaut dès qu'un détecteur consulté atteint le seuil qui n'a manqué aucun défaut mis de côté.",
     }
     careful = {
         "en": "Defect when any detector reaches its false-alarm threshold. No labelled defects were held out, so it is "
@@ -140,30 +138,33 @@ def default_policies(calibrations: Mapping[str, Calibration]) -> tuple[Policy, .
         "fr": "Défaut dès qu'un détecteur atteint son seuil de fausse alarme. Aucun défaut étiqueté n'a été mis de "
         "côté : ce qu'elle manque n'est pas connu.",
     }
+    voters = _telling(calibrations, "f1" if labelled else "far")
+    careful_voters = _telling(calibrations, "safe" if labelled else "far")
     return (
         Policy(
             name="majority",
             description=majority,
-            rule=Rule(kind="majority", members=members, threshold="f1" if labelled else "far"),
-            required=members,
+            rule=Rule(kind="majority", members=voters, threshold="f1" if labelled else "far"),
+            required=voters,
             review=ReviewBand(p_value=_REVIEW) if enough else None,
         ),
         Policy(
             name="safe",
             description=safe if labelled else careful,
-            rule=Rule(kind="any", members=careful_members, threshold="safe" if labelled else "far"),
-            required=careful_members,
+            rule=Rule(kind="any", members=careful_voters, threshold="safe" if labelled else "far"),
+            required=careful_voters,
         ),
     )
 
 
-def _telling(calibrations: Mapping[str, Calibration]) -> tuple[str, ...]:
-    """Members that let most good parts pass at their safe threshold; the others would only call everything a defect."""
-    return tuple(
-        name
-        for name, calibration in calibrations.items()
-        if "safe" not in (t := calibration.thresholds) or t["safe"].false_alarms <= t["safe"].good / 2
-    )
+def _telling(calibrations: Mapping[str, Calibration], threshold: ThresholdName) -> tuple[str, ...]:
+    """Members that let at least half of the held-out good parts pass; the others call nearly everything a defect.
+
+    A weak detector reaches its best F1, and misses no defect, by rejecting all. If all are such, the least bad vote.
+    """
+    found = {name: calibration.thresholds[threshold] for name, calibration in calibrations.items()}
+    least = min(t.false_alarms for t in found.values())
+    return tuple(n for n, t in found.items() if t.false_alarms <= max(t.good / 2, least))
 
 
 def measure(
