@@ -32,4 +32,4 @@ starter: setup
 	$(BIN)/python -m training.build_starter --out starter
 
 screenshots: setup
-	$(BIN)/python tests/screenshots.py
+	PYTHONPATH=. $(BIN)/python tests/screenshots.py

@@ -1,4 +1,4 @@
-"""Pictures of the app on the starter, for the README and for looking at: python tests/screenshots.py [FOLDER]"""
+"""Pictures of the app on the starter, for the README and for looking at: make screenshots"""
 
 import sys
 import time
