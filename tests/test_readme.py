@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from conftest import RunningApp
 
 from anomaly.settings import Settings
 
@@ -42,9 +43,9 @@ def test_the_python_snippet_prints_what_the_readme_shows() -> None:
 
 
 @pytest.mark.usefixtures("in_root")
-def test_the_client_snippet_prints_what_the_readme_shows(start_app: Callable[..., str]) -> None:
+def test_the_client_snippet_prints_what_the_readme_shows(start_app: Callable[..., RunningApp]) -> None:
     code, shown = SNIPPETS[1]
-    printed = run(code.replace("http://127.0.0.1:7860", start_app(Settings())))
+    printed = run(code.replace("http://127.0.0.1:7860", start_app(Settings()).url))
     assert printed.splitlines()[-1] == shown.strip()  # the client itself says first where it has loaded the API from
 
 
