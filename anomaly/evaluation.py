@@ -200,8 +200,9 @@ def _policy_figures(
         cast = {n: v for n in policy.rule.members if isinstance(v := votes[n], Vote)}
         if cast:
             scored.append((row.defect, policy_score(inspector, policy, cast)))
-        durations.append(sum(row.ballots[name].duration_ms for name in policy.rule.members))
-        energies.append([e for name in policy.rule.members if (e := row.energy_mj[name]) is not None])
+        asked = {*policy.rule.members, *policy.advisory}  # what an inspection runs
+        durations.append(sum(row.ballots[name].duration_ms for name in asked))
+        energies.append([e for name in asked if (e := row.energy_mj[name]) is not None])
     found = confusion(labels, verdicts)
     return Figures(
         image_auroc=image_auroc([defect for defect, _ in scored], [score for _, score in scored]) if scored else None,

@@ -223,6 +223,7 @@ class Inspector:
                     repo=ref.repo,
                     commit=ref.commit,
                     verdict=decision.verdicts.get(name, "failed"),
+                    counted=name in policy.rule.members,
                     score=cast.score if cast else None,
                     threshold_name=policy.rule.threshold,
                     threshold=self.members[name].calibration.thresholds[policy.rule.threshold].value,

@@ -157,7 +157,7 @@ def _fill(score: float, threshold: float, calibration: Calibration) -> float:
 
 
 def _remarks(vote: MemberVote, language: Language) -> Markup:
-    remarks = []
+    remarks = [] if vote.counted else [say("not_counted", language)]
     if vote.probability is not None:
         remarks.append(say("probability", language, share=figure(vote.probability, language)))
     if vote.class_shares:

@@ -64,6 +64,7 @@ class Policy(_Frozen):
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]{1,64}$")]
     description: Text
     rule: Rule
+    advisory: tuple[str, ...] = ()  # members that vote for people to see, and do not count
     required: tuple[str, ...] = ()  # without a vote of each of these the decision is review
     review: ReviewBand | None = None
 
@@ -92,12 +93,14 @@ def next_step(votes: Mapping[str, Vote | Failure], policy: Policy) -> Run | Deci
         policy: the rule.
     """
     rule = policy.rule
-    waiting = tuple(name for name in dict.fromkeys((*rule.members, *policy.required)) if name not in votes)
+    asked = dict.fromkeys((*rule.members, *policy.required, *policy.advisory))
+    waiting = tuple(name for name in asked if name not in votes)
     if waiting:
         return Run(waiting)
 
     cast = {name: vote for name in rule.members if isinstance(vote := votes[name], Vote)}
-    verdicts = {name: member_verdict(vote, policy) for name, vote in cast.items()}
+    heard = {n: vote for n in (*rule.members, *policy.advisory) if isinstance(vote := votes[n], Vote)}
+    verdicts = {name: member_verdict(vote, policy) for name, vote in heard.items()}
     for name in policy.required:
         if isinstance(failure := votes[name], Failure):
             return Decision(
@@ -112,8 +115,8 @@ def next_step(votes: Mapping[str, Vote | Failure], policy: Policy) -> Run | Deci
         return Decision("review", {"en": "No detector gave a vote.", "fr": "Aucun détecteur n'a voté."}, verdicts)
 
     needed = votes_needed(rule, len(cast))
-    against = [name for name, verdict in verdicts.items() if verdict == "defect"]
-    unsure = [name for name, verdict in verdicts.items() if verdict == "review"]
+    against = [name for name in cast if verdicts[name] == "defect"]
+    unsure = [name for name in cast if verdicts[name] == "review"]
     if len(against) >= needed:
         return Decision("defect", _count_text(against, cast, needed, rule.threshold), verdicts)
     tie = rule.kind == "majority" and 2 * len(against) == len(cast)
@@ -174,7 +177,8 @@ def check_policy(policy: Policy, calibrations: Mapping[str, Calibration]) -> Non
         PolicyError: with the path of the wrong key and what is known.
     """
     where = f"policy {policy.name!r}"
-    for key, names in (("rule.members", policy.rule.members), ("required", policy.required)):
+    named = {"rule.members": policy.rule.members, "required": policy.required, "advisory": policy.advisory}
+    for key, names in named.items():
         for name in names:
             if name not in calibrations:
                 raise PolicyError(f"{where}: {key} names {name!r}; this inspector has {sorted(calibrations)}")
@@ -182,7 +186,7 @@ def check_policy(policy: Policy, calibrations: Mapping[str, Calibration]) -> Non
         raise PolicyError(f"{where}: required names {unheard[0]!r}, whose vote does not count: add it to rule.members")
     if len(set(policy.rule.members)) != len(policy.rule.members):
         raise PolicyError(f"{where}: rule.members names a member twice: {list(policy.rule.members)}")
-    for name in policy.rule.members:
+    for name in (*policy.rule.members, *policy.advisory):
         calibration = calibrations[name]
         threshold = calibration.thresholds.get(policy.rule.threshold)
         if threshold is None:

@@ -20,6 +20,7 @@ class MemberVote(_Frozen):
     repo: str
     commit: str  # 40 hex digits
     verdict: Verdict | Literal["failed"]
+    counted: bool = True  # False: shown, but the policy does not count it
     score: float | None  # the detector's own units, higher = more anomalous
     threshold_name: str
     threshold: float  # score >= threshold is a defect

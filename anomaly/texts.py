@@ -109,6 +109,7 @@ TEXTS: dict[str, Text] = {
         "fr": "Valeur p : part attendue de pièces bonnes à ce score ou plus. Ce n'est pas la probabilité d'un défaut.",
     },
     "probability": {"en": "probability of a defect {share}", "fr": "probabilité d'un défaut {share}"},
+    "not_counted": {"en": "shown, not counted by this policy", "fr": "montré, non compté par cette politique"},
     "looks_like": {"en": "looks most like {name} ({share})", "fr": "ressemble le plus à {name} ({share})"},
     "verdict": {"en": "Vote", "fr": "Vote"},
     "time": {"en": "Time", "fr": "Temps"},

@@ -344,3 +344,13 @@ def cast(
         vote = Vote(name, score, calibrations[name].p_value(score), thresholds)
         made[name] = Failure(name, "it crashed") if name in failed else vote
     return made
+
+
+def test_an_advisory_member_is_asked_and_shown_and_does_not_count() -> None:
+    rule = policy("any", 1).model_copy(update={"advisory": ("m2",)})
+    heard = votes(".D")
+    assert next_step({"m1": heard["m1"]}, rule) == Run(("m2",))
+    decision = next_step(heard, rule)
+    assert isinstance(decision, Decision)
+    assert decision.verdict == "ok"
+    assert dict(decision.verdicts) == {"m1": "ok", "m2": "defect"}

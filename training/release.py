@@ -145,6 +145,7 @@ def default_policies(calibrations: Mapping[str, Calibration]) -> tuple[Policy, .
             name="majority",
             description=majority,
             rule=Rule(kind="majority", members=voters, threshold="f1" if labelled else "far"),
+            advisory=tuple(name for name in calibrations if name not in voters),
             required=voters,
             review=ReviewBand(p_value=_REVIEW) if enough else None,
         ),
