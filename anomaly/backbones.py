@@ -99,6 +99,8 @@ class Trunk(nn.Module):
 
 
 def _build(config: TrunkConfig) -> nn.Module:
+    if min(config.layers, default=0) < 0:  # timm would count from the end
+        raise ModelLoadError(f"layer {min(config.layers)} of {config.architecture}: layers count from 0")
     if config.library == "timm":
         # feature_cls="getter" drops the blocks behind the last stage asked for; timm's own default for the
         # EfficientNet family computes them and throws them away
@@ -116,8 +118,11 @@ def _build(config: TrunkConfig) -> nn.Module:
         )
     from transformers import AutoConfig, AutoModel
 
-    vit: nn.Module = AutoModel.from_config(AutoConfig.for_model(config.architecture, **config.arguments))
-    return vit
+    vit: Any = AutoModel.from_config(AutoConfig.for_model(config.architecture, **config.arguments))
+    blocks = vit.config.num_hidden_layers
+    if unknown := [layer for layer in config.layers if not 1 <= layer <= blocks]:
+        raise ModelLoadError(f"{config.architecture} has blocks 1 to {blocks}, not {unknown[0]}")
+    return vit  # type: ignore[no-any-return]
 
 
 def timm_model(architecture: str, arguments: Mapping[str, JsonValue], **extra: Any) -> Any:
@@ -191,6 +196,14 @@ def patch_layers(config: TrunkConfig) -> tuple[int, ...]:
         return config.layers
     fine = _layers_of_stride(config.architecture, config.arguments, (8, 16))
     return tuple(layer for layer in config.layers if layer in fine)
+
+
+def whole_patches(trunk: Trunk, side: int) -> int:
+    """The side in pixels, rounded down to whole patches of a ViT: its map would leave out the rest. A CNN takes any."""
+    if trunk.config.library == "timm":
+        return side
+    patch: int = trunk.net.config.patch_size
+    return max(patch, side // patch * patch)
 
 
 def _layers_of_stride(

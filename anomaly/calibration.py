@@ -12,6 +12,8 @@ from itertools import count, pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anomaly.errors import CalibrationError, ModelLoadError
@@ -43,6 +45,15 @@ class HeatmapScale(_Frozen):
     images: int
 
 
+class PixelThreshold(_Frozen):
+    """Where a heatmap says defect: a pixel >= value. Boxes, IoU and Dice stand on it."""
+
+    value: Finite  # in the detector's own units
+    source: Literal["dice", "good"]  # the best Dice on held-out masks, or a level that few good pictures reach at all
+    images: int  # held-out pictures it stands on
+    dice: float | None = None  # over all pixels of those pictures, for `dice`
+
+
 class Calibration(_Frozen):
     """What makes one detector's score on one category comparable."""
 
@@ -51,6 +62,7 @@ class Calibration(_Frozen):
     defect_scores: tuple[Finite, ...] = ()  # ascending
     thresholds: dict[ThresholdName, Threshold]
     heatmap: HeatmapScale | None = None
+    pixel: PixelThreshold | None = None  # None without heatmaps, and in files from before it was set
 
     @model_validator(mode="after")
     def _sorted(self) -> Self:
@@ -90,6 +102,7 @@ def calibrate(
     split_hash: str,
     far: float = 0.05,
     heatmap: HeatmapScale | None = None,
+    pixel: PixelThreshold | None = None,
 ) -> Calibration:
     """Sets the thresholds from held-out scores.
 
@@ -99,6 +112,7 @@ def calibrate(
         split_hash: of the manifest of the split.
         far: the false-alarm level that is asked for, in (0, 1).
         heatmap: the scale, for a detector that gives heatmaps.
+        pixel: its threshold, likewise.
 
     Raises:
         CalibrationError: a score is not finite, or there are too few good images for the level.
@@ -119,7 +133,34 @@ def calibrate(
         defect_scores=tuple(bad),
         thresholds=thresholds,
         heatmap=heatmap,
+        pixel=pixel,
     )
+
+
+def pixel_threshold(
+    good_maxima: Sequence[float], pixels: NDArray[np.float32], masks: NDArray[np.bool_], *, far: float, images: int
+) -> PixelThreshold:
+    """Sets the threshold of heatmap pixels.
+
+    Args:
+        good_maxima: the largest pixel of each held-out good heatmap.
+        pixels: (N,) of held-out heatmaps of good and defective pictures that have masks; empty without any.
+        masks: (N,) whether the pixel is marked.
+        far: without masks, the share of good pictures that may have a pixel beyond it.
+        images: pictures that `pixels` come from.
+
+    Raises:
+        CalibrationError: too few good pictures for `far`.
+    """
+    if not masks.any():
+        value = _far(sorted(map(float, good_maxima)), far).value
+        return PixelThreshold(value=value, source="good", images=len(good_maxima))
+    order = np.argsort(pixels, kind="stable")[::-1]
+    found = np.cumsum(masks[order], dtype=np.int64)
+    dice = 2 * found / (np.arange(1, len(order) + 1) + found[-1])
+    ends = np.append(pixels[order][1:] != pixels[order][:-1], True)  # a cut lies between distinct values only
+    best = int(np.argmax(np.where(ends, dice, -1)))
+    return PixelThreshold(value=float(pixels[order[best]]), source="dice", images=images, dice=float(dice[best]))
 
 
 def least_good(far: float) -> int:

@@ -18,7 +18,7 @@ from anomaly.calibration import Calibration, Threshold, ThresholdName, read_cali
 from anomaly.datasets import GOOD
 from anomaly.detectors import DETECTORS, DetectorConfig
 from anomaly.errors import ModelLoadError, VigieError
-from anomaly.figures import DataFigures, Figures, InspectorMetrics, ModelMetrics, TrainingFigures
+from anomaly.figures import DataFigures, Estimate, Figures, InspectorMetrics, ModelMetrics, TrainingFigures
 from anomaly.inspector import INSPECTOR_FILE, InspectorFile
 
 if TYPE_CHECKING:
@@ -61,12 +61,23 @@ def model_card(folder: Path, repo_id: str | None = None) -> str:
         VigieError: the text for this kind of detector is missing or uses a variable that does not exist.
     """
     metrics = _read(folder / "metrics.json", ModelMetrics)
-    calibration = _calibration(folder, metrics)
+    calibrations = _calibrations(folder, metrics)
+    calibration = next(iter(calibrations.values()))
     data, test, training = _public_data(metrics.data), metrics.test, metrics.training
+    tested = {name: (found.data, found.test) for name, found in metrics.by_category.items()} or {
+        metrics.category: (data, test)
+    }
     metadata = _metadata(
         repo_id or f"{metrics.category}-{metrics.member}",
         tags=[metrics.kind, metrics.category],
-        results=_results(metrics.category, data, test) if test else [],
+        results=[
+            result
+            for category, (of, figures) in tested.items()
+            if figures
+            for result in _results(
+                category, _public_data(of), figures, config=category if metrics.by_category else None
+            )
+        ],
         base_model=_base_model(metrics.backbone),
         emissions=_card_emissions(training, from_scratch=metrics.backbone is None),
     )
@@ -77,6 +88,7 @@ def model_card(folder: Path, repo_id: str | None = None) -> str:
         metrics=metrics,
         config=_config(folder / "config.json", metrics.kind),
         calibration=calibration,
+        calibrations=calibrations,
         data=data,
         labels=_labels(data),
         test=test,
@@ -153,22 +165,26 @@ def _config(path: Path, kind: str) -> DetectorConfig:
         raise ModelLoadError(f"{path}: {error}") from error
 
 
-def _calibration(folder: Path, metrics: ModelMetrics) -> Calibration:
-    """The one that the figures were taken at."""
+def _calibrations(folder: Path, metrics: ModelMetrics) -> dict[str, Calibration]:
+    """Those that the figures were taken at, by category."""
+    measured = {name: (found.data, found.test) for name, found in metrics.by_category.items()} or {
+        metrics.category: (metrics.data, metrics.test)
+    }
     categories = read_calibration(folder / "calibration.json").categories
-    if metrics.category not in categories:
-        raise ModelLoadError(f"{folder}: calibration.json is for {sorted(categories)}, not for {metrics.category!r}")
-    calibration = categories[metrics.category]
-    for what, calibrated, measured in (
-        ("split", {calibration.split_hash}, {metrics.data.split_hash}),
-        ("thresholds", set(calibration.thresholds), set(metrics.test.at if metrics.test else calibration.thresholds)),
-    ):
-        if calibrated != measured:
-            raise ModelLoadError(
-                f"{folder}: calibration.json has the {what} {sorted(calibrated)}, metrics.json {sorted(measured)}: "
-                "evaluate the model as it is calibrated"
-            )
-    return calibration
+    for category, (data, test) in measured.items():
+        if category not in categories:
+            raise ModelLoadError(f"{folder}: calibration.json is for {sorted(categories)}, not for {category!r}")
+        calibration = categories[category]
+        for what, calibrated, found in (
+            ("split", {calibration.split_hash}, {data.split_hash}),
+            ("thresholds", set(calibration.thresholds), set(test.at if test else calibration.thresholds)),
+        ):
+            if calibrated != found:
+                raise ModelLoadError(
+                    f"{folder}: calibration.json has the {what} {sorted(calibrated)}, metrics.json {sorted(found)}: "
+                    "evaluate the model as it is calibrated"
+                )
+    return {category: categories[category] for category in measured}
 
 
 def _labels(data: DataFigures) -> list[str]:
@@ -195,8 +211,13 @@ def _why_no_area(data: DataFigures, draws: bool | None) -> dict[str, str]:
     return {"image": image, "pixel": pixel}
 
 
-def _results(category: str, data: DataFigures, figures: Figures, of: str = "") -> list["EvalResult"]:
-    """Rows of the model-index, at full precision; what is None has no row."""
+def _results(
+    category: str, data: DataFigures, figures: Figures, of: str = "", config: str | None = None
+) -> list["EvalResult"]:
+    """Rows of the model-index, at full precision; what is None has no row.
+
+    The Hub's library takes rows with the same data set, `config` and split for one data set, whatever its name.
+    """
     from huggingface_hub import EvalResult
 
     tested = _tested(data)  # a part sent to review, or without a vote, is neither rejected nor passed, but it is there
@@ -214,6 +235,7 @@ def _results(category: str, data: DataFigures, figures: Figures, of: str = "") -
             task_name="Visual anomaly detection",
             dataset_type=data.name,
             dataset_name=f"{data.name}: {category}",
+            dataset_config=config,
             dataset_split="test",
             dataset_args={"split_hash": data.split_hash, "seed": data.seed, "layout": data.layout},
             metric_type=metric,
@@ -303,6 +325,7 @@ def _render(template: str, **values: object) -> str:
         "amount": _amount,
         "area": lambda value, missing: missing if value is None else f"{value:.4f}",
         "cell": _cell,
+        "estimate": _estimate,
         "plural": lambda count, noun: f"{count} {noun}" if count == 1 else f"{count} {noun}s",
         "quoted": lambda text: json.dumps(text, ensure_ascii=False),
         "significant": _significant,
@@ -327,6 +350,14 @@ def _finished(value: object) -> object:
 def _amount(value: float | None, unit: str, missing: str) -> str:
     """The number and its unit, or the words for why there is none; an energy or a time that was measured is not 0."""
     return f"{_significant(value)} {unit}".strip() if value else missing
+
+
+def _estimate(found: Estimate) -> str:
+    """The figure and its interval, or that there is none."""
+    if found.value is None:
+        return "not defined: nothing was rejected"
+    interval = "" if found.low is None or found.high is None else f" ({found.low:.3f} to {found.high:.3f})"
+    return f"{found.value:.3f}{interval}"
 
 
 def _significant(value: float, digits: int = 3) -> str:

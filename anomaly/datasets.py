@@ -5,12 +5,15 @@
           `ground_truth_train/<class>/…` where defects of `train` have masks.
 *visa*    `split_csv/1cls.csv` with the columns object, split, label, image, mask; paths relative to the root.
 
+The first two may have boxes as well, `boxes/<class>/<stem>.txt`: a file for every picture of a class of defects that
+has such a folder, a line `x1 y1 x2 y2 type` for every defect (`read_boxes`).
+
 Only `train` and `test` are read; hidden files and files that are no pictures are passed over. No picture is opened
 here except a mask, by `read_mask`.
 """
 
 import csv
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
@@ -21,7 +24,7 @@ from PIL import Image
 
 from anomaly.errors import DataError
 
-__all__ = ["GOOD", "Dataset", "Layout", "Sample", "Split", "read_dataset", "read_mask"]
+__all__ = ["GOOD", "Dataset", "Layout", "Sample", "Split", "read_boxes", "read_dataset", "read_mask"]
 
 Layout = Literal["folder", "mvtec", "visa"]
 Split = Literal["train", "test"]
@@ -30,6 +33,7 @@ GOOD = "good"
 GOOD_NAMES = ("good", "ok", "normal")
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 MASK_SUFFIXES = (".png", ".bmp", ".tif", ".tiff")  # no JPEG: its artefacts are above 0 all around an edge
+BOXES, BOX_NAMES = "boxes", "labels.txt"
 VISA_CSV = Path("split_csv", "1cls.csv")
 VISA_COLUMNS = ("object", "split", "label", "image", "mask")
 VISA_LABELS = {"normal": GOOD, "anomaly": "anomaly"}
@@ -44,6 +48,7 @@ class Sample:
     label: str  # "good" or the type of defect
     split: Split
     mask: Path | None  # None for a good part, and for a defect where the data set has no masks
+    boxes: Path | None = None  # likewise
 
     @property
     def is_defect(self) -> bool:
@@ -152,6 +157,54 @@ def read_mask(sample: Sample, size: tuple[int, int]) -> NDArray[np.bool_]:
     return mask
 
 
+def read_boxes(
+    sample: Sample, size: tuple[int, int], names: Sequence[str] = ()
+) -> tuple[NDArray[np.float32], tuple[str, ...]]:
+    """Read where the defects of a part are.
+
+    Args:
+        sample: a good part needs no file.
+        size: (H, W) in pixels of the sample's picture.
+        names: of the types that the file calls 1, 2 and so on; by default the words of `boxes/labels.txt`. A type
+            that has no name keeps what stands in the file.
+
+    Returns:
+        (N, 4) x1 y1 x2 y2 in pixels, x2 and y2 just outside, and the type of each. None for a good part.
+
+    Raises:
+        DataError: a defect without a file, a file that cannot be read, or a line that is no box of the picture.
+    """
+    if not sample.is_defect:
+        return np.zeros((0, 4), np.float32), ()
+    if sample.boxes is None:
+        raise DataError(f"{sample.relative}: this data set has no boxes for it; write boxes/{sample.label}/<stem>.txt")
+    try:
+        lines = sample.boxes.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{sample.boxes}: the boxes cannot be read ({error}); save them as UTF-8 text") from error
+    labels = next(parent for parent in sample.boxes.parents if parent.name == BOXES) / BOX_NAMES
+    if not names and labels.is_file():
+        names = labels.read_text(encoding="utf-8").split()
+    named = {str(number): name for number, name in enumerate(names, 1)}
+    rows: list[list[float]] = []
+    types: list[str] = []
+    for number, line in enumerate(lines, 1):
+        if not (fields := line.split()):
+            continue
+        try:
+            x1, y1, x2, y2 = row = [float(field) for field in fields[:4]]
+        except ValueError:
+            row = []
+        if len(fields) != 5 or not row or not (0 <= x1 < x2 <= size[1] and 0 <= y1 < y2 <= size[0]):
+            raise DataError(
+                f"{sample.boxes}, line {number}: {line!r} is no box; expected x1 y1 x2 y2 type with "
+                f"0 <= x1 < x2 <= {size[1]} and 0 <= y1 < y2 <= {size[0]}"
+            )
+        rows.append(row)
+        types.append(named.get(fields[4], fields[4]))
+    return np.array(rows, np.float32).reshape(-1, 4), tuple(types)
+
+
 def _check_names(samples: list[Sample]) -> None:
     """Names are keys and go into JSON; one in an old code page would only fail there, with a traceback."""
     for sample in samples:
@@ -212,9 +265,15 @@ def _read_split(root: Path, split: Split, with_masks: bool) -> Iterator[Sample]:
         masks = root / ("ground_truth" if split == "test" else "ground_truth_train") / class_folder.name
         # Defects for training may be labelled by class only; a test defect without mask would bias the pixel metrics.
         needed = with_masks and label != GOOD and (split == "test" or masks.is_dir())
+        boxes = root / BOXES / class_folder.name
+        boxed = label != GOOD and boxes.is_dir()
         for path in images:
-            mask = _find_mask(path, masks / path.relative_to(class_folder).parent) if needed else None
-            yield Sample(path, path.relative_to(root).as_posix(), label, split, mask)
+            inner = path.relative_to(class_folder)
+            mask = _find_mask(path, masks / inner.parent) if needed else None
+            file = boxes / inner.with_suffix(".txt") if boxed else None
+            if file is not None and not file.is_file():
+                raise DataError(f"{path}: its boxes are missing; expected {file}, empty where nothing is marked")
+            yield Sample(path, path.relative_to(root).as_posix(), label, split, mask, file)
 
 
 def _find_mask(image: Path, folder: Path) -> Path:

@@ -1,5 +1,6 @@
 """An inspector on labelled pictures: every member and every policy, by the path that serves (`Inspector.ballots`)."""
 
+import dataclasses
 import functools
 import platform
 import tempfile
@@ -7,18 +8,19 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict
 
 from anomaly import __version__, images
+from anomaly.calibration import ThresholdName
 from anomaly.datasets import Sample, read_mask
 from anomaly.emissions import shares
 from anomaly.figures import Counts, Figures, Spread
 from anomaly.inspector import Ballot, Inspector
-from anomaly.metrics import au_pro, confusion, image_auroc, pixel_auroc
+from anomaly.metrics import confusion, image_auroc, pixel_scores
 from anomaly.policy import Decision, Policy, Vote, next_step, votes_needed
 from anomaly.render import mean_map
 
@@ -47,31 +49,60 @@ class Evaluation(BaseModel):
     versions: dict[str, str]
 
 
-@dataclass(frozen=True, slots=True)
-class _Row:
-    """One picture."""
-
-    defect: bool
-    ballots: dict[str, Ballot]
-    energy_mj: dict[str, float | None]  # each member's share
-
-
 @dataclass(slots=True)
-class _Maps:
+class HeatmapStore:
     """Heatmaps of one member or policy, on disk: all of a category's would not fit into memory."""
 
     path: Path
-    shapes: list[tuple[int, int]] = field(default_factory=list)
+    _places: dict[int, tuple[int, tuple[int, int]]] = field(default_factory=dict)  # row -> first pixel, (H, W)
+    _end: int = 0
 
-    def add(self, heatmap: NDArray[np.float32]) -> None:
-        self.shapes.append((heatmap.shape[0], heatmap.shape[1]))
+    def add(self, row: int, heatmap: NDArray[np.float32]) -> None:
+        """Appends the heatmap of one picture."""
+        self._places[row] = (self._end, (heatmap.shape[0], heatmap.shape[1]))
+        self._end += heatmap.size
         with self.path.open("ab") as file:
-            heatmap.tofile(file)
+            heatmap.astype(np.float32, copy=False).tofile(file)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def get(self, row: int) -> NDArray[np.float32] | None:
+        """(H, W), still on disk; None where there is none for that picture."""
+        if row not in self._places:
+            return None
+        first, (height, width) = self._places[row]
+        return np.memmap(self.path, np.float32, "r", offset=4 * first, shape=(height, width))
 
     def read(self) -> list[NDArray[np.float32]]:
-        flat = np.memmap(self.path, dtype=np.float32, mode="r")
-        ends = np.cumsum([height * width for height, width in self.shapes])
-        return [part.reshape(shape) for part, shape in zip(np.split(flat, ends[:-1]), self.shapes, strict=True)]
+        """All, in the order of the pictures; still on disk."""
+        return [heatmap for row in sorted(self._places) if (heatmap := self.get(row)) is not None]
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One picture and what every member said of it."""
+
+    sample: Sample
+    size: tuple[int, int]  # (H, W)
+    ballots: Mapping[str, Ballot]  # without heatmaps, which are in `Scored.maps`
+    energy_mj: Mapping[str, float | None]  # each member's share
+
+    def vote(self, member: str) -> Vote | None:
+        """None where the member failed."""
+        vote = self.ballots[member].vote
+        return vote if isinstance(vote, Vote) else None
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """A split, scored once: what every figure and every plot is made of."""
+
+    inspector: Inspector
+    rows: tuple[Row, ...]
+    masks: tuple[NDArray[np.bool_], ...]  # one a row; none at all unless every defect has one
+    maps: Mapping[str, HeatmapStore]  # by member
+    policy_maps: Mapping[str, HeatmapStore]
 
 
 def evaluate(
@@ -89,37 +120,68 @@ def evaluate(
     Raises:
         ImageError, DataError: a picture or a mask cannot be read; nothing is left out silently.
     """
+    with tempfile.TemporaryDirectory(prefix="vigie-") as folder:
+        return summarise(score(inspector, samples, Path(folder), progress=progress), data=data, split=split)
+
+
+def score(
+    inspector: Inspector,
+    samples: Sequence[Sample],
+    folder: Path,
+    *,
+    keep_maps: bool = False,
+    progress: bool = False,
+) -> Scored:
+    """Scores every picture with every member, by the path that serves.
+
+    Args:
+        inspector: loaded.
+        samples: labelled pictures; masks where the data has them.
+        folder: for heatmaps, 4 bytes a pixel and member; to be kept as long as the result is used.
+        keep_maps: also where the data has no masks to compare them with.
+        progress: shows a bar on stderr.
+
+    Raises:
+        ImageError, DataError: a picture or a mask cannot be read; nothing is left out silently.
+    """
     marked = [sample.mask is not None for sample in samples if sample.is_defect]
     with_masks = any(marked) and all(marked)  # defects for training may be labelled by class only
     names = list(inspector.members)
-    rows: list[_Row] = []
+    rows: list[Row] = []
     masks: list[NDArray[np.bool_]] = []
-    with tempfile.TemporaryDirectory(prefix="vigie-") as folder:
-        maps = {name: _Maps(Path(folder, f"member{i}")) for i, name in enumerate(names)}
-        mean_maps = {name: _Maps(Path(folder, f"policy{i}")) for i, name in enumerate(inspector.policies)}
-        for sample in _bar(samples, progress):
-            image = images.read(sample.path, inspector.file.limits)
-            with inspector.meter.measure() as measurement:
-                ballots = inspector.ballots(image, names)
-            energy = measurement.emissions.energy_mj if measurement.emissions else None
-            durations = {name: ballot.duration_ms for name, ballot in ballots.items()}
-            drawn = {name: b.heatmap for name, b in ballots.items() if b.heatmap is not None}
-            if with_masks:
-                masks.append(read_mask(sample, (image.shape[0], image.shape[1])))
-                for name, heatmap in drawn.items():
-                    maps[name].add(heatmap)
-                for name, policy in inspector.policies.items():
-                    if (mean := policy_map(inspector, policy, drawn)) is not None:
-                        mean_maps[name].add(mean)
-            light = {n: Ballot(b.vote, b.duration_ms, class_shares=b.class_shares) for n, b in ballots.items()}
-            rows.append(_Row(sample.is_defect, light, shares(energy, durations)))
-        default = inspector.policy()
-        members = {name: _member_figures(inspector, name, default, rows, masks, maps[name]) for name in names}
-        policies = {
-            name: _policy_figures(inspector, policy, rows, masks, mean_maps[name])
-            for name, policy in inspector.policies.items()
-        }
-    whole = [sum(e for e in row.energy_mj.values() if e is not None) for row in rows]
+    maps = {name: HeatmapStore(folder / f"member{i}") for i, name in enumerate(names)}
+    policy_maps = {name: HeatmapStore(folder / f"policy{i}") for i, name in enumerate(inspector.policies)}
+    for index, sample in enumerate(_bar(samples, progress)):
+        image = images.read(sample.path, inspector.file.limits)
+        size = (image.shape[0], image.shape[1])
+        with inspector.meter.measure() as measurement:
+            ballots = inspector.ballots(image, names)
+        energy = measurement.emissions.energy_mj if measurement.emissions else None
+        durations = {name: ballot.duration_ms for name, ballot in ballots.items()}
+        drawn = {name: ballot.heatmap for name, ballot in ballots.items() if ballot.heatmap is not None}
+        if with_masks or keep_maps:
+            for name, heatmap in drawn.items():
+                maps[name].add(index, heatmap)
+        if with_masks:
+            masks.append(read_mask(sample, size))
+            for name, policy in inspector.policies.items():
+                if (mean := policy_map(inspector, policy, drawn)) is not None:
+                    policy_maps[name].add(index, mean)
+        light = {name: dataclasses.replace(ballot, heatmap=None) for name, ballot in ballots.items()}
+        rows.append(Row(sample, size, light, shares(energy, durations)))
+    return Scored(inspector, tuple(rows), tuple(masks), maps, policy_maps)
+
+
+def summarise(scored: Scored, *, data: str, split: str) -> Evaluation:
+    """The figures of a split that was scored.
+
+    Args:
+        scored: by `score`.
+        data: what to call the data.
+        split: what to call the samples.
+    """
+    inspector = scored.inspector
+    whole = [sum(e for e in row.energy_mj.values() if e is not None) for row in scored.rows]
     return Evaluation(
         inspector=inspector.source,
         revision=inspector.revision,
@@ -127,15 +189,21 @@ def evaluate(
         category=inspector.file.category,
         data=data,
         split=split,
-        counts=dict(Counter(sample.label for sample in samples)),
-        members=members,
-        policies=policies,
+        counts=dict(Counter(row.sample.label for row in scored.rows)),
+        members={name: _member_figures(scored, name) for name in inspector.members},
+        policies={name: _policy_figures(scored, policy) for name, policy in inspector.policies.items()},
         default_policy=inspector.file.default_policy,
         energy_mj_per_image=_mean([value for value in whole if value > 0]),
         hardware=hardware(),
         country=inspector.meter.country,
         versions=versions(),
     )
+
+
+def counting_threshold(inspector: Inspector, name: str) -> ThresholdName:
+    """The threshold that a member's counts are at: the default policy's, or `far`, which every member has."""
+    wanted = inspector.policy().rule.threshold
+    return wanted if wanted in inspector.members[name].calibration.thresholds else "far"
 
 
 def policy_map(inspector: Inspector, policy: Policy, drawn: Maps) -> NDArray[np.float32] | None:
@@ -161,70 +229,66 @@ def policy_score(inspector: Inspector, policy: Policy, votes: Mapping[str, Vote]
     return margins[-votes_needed(policy.rule, len(margins))]
 
 
-def _member_figures(
-    inspector: Inspector, name: str, policy: Policy, rows: list[_Row], masks: list[NDArray[np.bool_]], maps: _Maps
-) -> Figures:
-    voted = [(row, vote) for row in rows if isinstance(vote := row.ballots[name].vote, Vote)]
-    labels = [row.defect for row, _ in voted]
-    scores = [vote.score for _, vote in voted]
-    thresholds = inspector.members[name].calibration.thresholds
+def _member_figures(scored: Scored, name: str) -> Figures:
+    rows = scored.rows
+    voted = [(row.sample.is_defect, vote.score) for row in rows if (vote := row.vote(name)) is not None]
+    labels, scores = [defect for defect, _ in voted], [score for _, score in voted]
+    thresholds = scored.inspector.members[name].calibration.thresholds
 
-    def counts_at(key: str, value: float) -> Counts:
+    def counts_at(value: float) -> Counts:
         found = confusion(labels, ["defect" if score >= value else "ok" for score in scores])
         return Counts(tp=found.tp, fp=found.fp, fn=found.fn, tn=found.tn, failed=len(rows) - len(voted))
 
-    at = {key: counts_at(key, threshold.value) for key, threshold in thresholds.items()}
-    key = policy.rule.threshold if policy.rule.threshold in at else "far"  # which every member has
+    at = {str(key): counts_at(threshold.value) for key, threshold in thresholds.items()}
+    key = counting_threshold(scored.inspector, name)
     return Figures(
         image_auroc=image_auroc(labels, scores) if voted else None,
-        **_pixel_figures(masks, maps, len(rows)),
+        **_pixel_figures(scored, scored.maps[name]),
         threshold=key,
         **at[key].model_dump(),
-        at={str(k): v for k, v in at.items()},
+        at=at,
         latency_ms=_spread([row.ballots[name].duration_ms for row in rows]),
         energy_mj=_mean([e for row in rows if (e := row.energy_mj[name]) is not None]),
     )
 
 
-def _policy_figures(
-    inspector: Inspector, policy: Policy, rows: list[_Row], masks: list[NDArray[np.bool_]], maps: _Maps
-) -> Figures:
-    labels, verdicts, scored = [], [], []
+def _policy_figures(scored: Scored, policy: Policy) -> Figures:
+    labels, verdicts, margins = [], [], []
     durations, energies = [], []
-    for row in rows:
+    for row in scored.rows:
         votes = {name: ballot.vote for name, ballot in row.ballots.items()}
         decision = next_step(votes, policy)
         assert isinstance(decision, Decision)  # every member was asked
-        labels.append(row.defect)
+        labels.append(row.sample.is_defect)
         verdicts.append(decision.verdict)
         cast = {n: v for n in policy.rule.members if isinstance(v := votes[n], Vote)}
         if cast:
-            scored.append((row.defect, policy_score(inspector, policy, cast)))
+            margins.append((row.sample.is_defect, policy_score(scored.inspector, policy, cast)))
         asked = {*policy.rule.members, *policy.advisory}  # what an inspection runs
         durations.append(sum(row.ballots[name].duration_ms for name in asked))
         energies.append([e for name in asked if (e := row.energy_mj[name]) is not None])
     found = confusion(labels, verdicts)
     return Figures(
-        image_auroc=image_auroc([defect for defect, _ in scored], [score for _, score in scored]) if scored else None,
-        **_pixel_figures(masks, maps, len(rows)),
+        image_auroc=image_auroc([d for d, _ in margins], [margin for _, margin in margins]) if margins else None,
+        **_pixel_figures(scored, scored.policy_maps[policy.name]),
         threshold=policy.rule.threshold,
         tp=found.tp,
         fp=found.fp,
         fn=found.fn,
         tn=found.tn,
         review=found.review,
-        failed=len(rows) - len(scored),
+        failed=len(scored.rows) - len(margins),
         latency_ms=_spread(durations),
         energy_mj=_mean([sum(parts) for parts in energies if parts]),
     )
 
 
-def _pixel_figures(masks: list[NDArray[np.bool_]], maps: _Maps, count: int) -> dict[str, Any]:
+def _pixel_figures(scored: Scored, maps: HeatmapStore) -> dict[str, float | None]:
     """None unless there is a mask and a heatmap for every picture: a figure over some of them would flatter."""
-    if not masks or len(maps.shapes) != count:
+    if not scored.masks or len(maps) != len(scored.rows):
         return {"pixel_auroc": None, "au_pro": None}
-    heatmaps = maps.read()
-    return {"pixel_auroc": pixel_auroc(masks, heatmaps), "au_pro": au_pro(masks, heatmaps)}
+    pixels = pixel_scores(scored.masks, maps.read())
+    return {"pixel_auroc": pixels.area(np.ones(pixels.defect.size)), "au_pro": pixels.area(pixels.weight, limit=0.3)}
 
 
 def _spread(values: Sequence[float]) -> Spread:

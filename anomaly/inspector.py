@@ -15,14 +15,15 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from anomaly import __version__, hub
+from anomaly.boxes import BoxSettings, find_boxes
 from anomaly.calibration import Calibration
-from anomaly.detectors import Detector, DetectorOutput
+from anomaly.detectors import Boxes, Detector, DetectorOutput
 from anomaly.emissions import Emissions, EmissionsMeter, shares
 from anomaly.errors import InspectionError, ModelLoadError, PolicyError
 from anomaly.images import ImageLimits, RgbImage, digest
 from anomaly.model_repo import MODEL_FILES, load_detector
 from anomaly.policy import Decision, Failure, Policy, Vote, check_policy, next_step
-from anomaly.report import MemberVote, Report
+from anomaly.report import BoxRow, MemberVote, Report
 
 INSPECTOR_FILE = "inspector.json"
 
@@ -50,6 +51,7 @@ class InspectorFile(BaseModel):
     policies: tuple[Policy, ...] = Field(min_length=1)
     default_policy: str
     limits: ImageLimits = ImageLimits()
+    boxes: BoxSettings = BoxSettings()  # of what heatmaps show
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Ballot:
     duration_ms: float
     heatmap: NDArray[np.float32] | None = None  # (H, W), the detector's own units
     class_shares: dict[str, float] | None = None
+    boxes: Boxes | None = None  # a trained localiser's: all of them, also those below the threshold of pixels
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,14 +202,22 @@ class Inspector:
             output = member.detector.predict_from(inputs, (image.shape[0], image.shape[1]))
             score = float(output.scores[0])
             heatmap = None if output.heatmaps is None else output.heatmaps[0].float().cpu().numpy()
-            class_shares = _class_shares(member.detector, output)
+            class_shares = _class_shares(member.detector, output, self.file.category)
+            boxes = self._boxes(member, output, heatmap)
         except Exception as error:  # whatever happens in a network, it is no vote for ok
             return Ballot(Failure(name, f"it crashed: {_one_line(error)}"), duration_ms())
         if not math.isfinite(score) or (heatmap is not None and not np.isfinite(heatmap).all()):
             return Ballot(Failure(name, f"its score or heatmap is not finite (score {score})"), duration_ms())
         thresholds = {key: threshold.value for key, threshold in member.calibration.thresholds.items()}
         vote = Vote(name, score, member.calibration.p_value(score), thresholds)
-        return Ballot(vote, duration_ms(), heatmap, class_shares)
+        return Ballot(vote, duration_ms(), heatmap, class_shares, boxes)
+
+    def _boxes(self, member: Member, output: DetectorOutput, heatmap: NDArray[np.float32] | None) -> Boxes | None:
+        """What a detector marks itself, or else where its heatmap reaches the calibrated threshold of pixels."""
+        if output.boxes is not None:
+            return output.boxes[0]
+        pixel = member.calibration.pixel
+        return None if heatmap is None or pixel is None else find_boxes(heatmap, pixel.value, self.file.boxes)
 
     def _rows(
         self, ballots: Mapping[str, Ballot], decision: Decision, policy: Policy, emissions: Emissions
@@ -229,6 +240,7 @@ class Inspector:
                     threshold=self.members[name].calibration.thresholds[policy.rule.threshold].value,
                     p_value=cast.p_value if cast else None,
                     class_shares=ballot.class_shares,
+                    boxes=_box_rows(ballot.boxes, self.members[name].calibration, self.file.category),
                     duration_ms=ballot.duration_ms,
                     energy_share_mj=energy[name],
                     error=vote.reason if isinstance(vote, Failure) else None,
@@ -290,7 +302,11 @@ def _load_member(place: hub.Source, ref: MemberRef, category: str, device: str) 
     if category not in loaded.calibrations.categories:
         known = sorted(loaded.calibrations.categories)
         raise ModelLoadError(f"{ref.repo}@{ref.commit[:12]}: not calibrated for {category!r}, only for {known}")
-    return Member(ref, loaded.detector, loaded.calibrations.categories[category])
+    try:
+        detector = loaded.detector.select(category)
+    except ValueError as error:
+        raise ModelLoadError(f"{ref.repo}@{ref.commit[:12]}: {error}") from error
+    return Member(ref, detector, loaded.calibrations.categories[category])
 
 
 def _share_trunks(detectors: Sequence[Detector]) -> None:
@@ -301,11 +317,30 @@ def _share_trunks(detectors: Sequence[Detector]) -> None:
             detector.trunk = seen.setdefault(detector.trunk.fingerprint(), detector).trunk
 
 
-def _class_shares(detector: Detector, output: DetectorOutput) -> dict[str, float] | None:
+def _class_shares(detector: Detector, output: DetectorOutput, category: str) -> dict[str, float] | None:
+    """Softmax over the classes of this category.
+
+    A network for several categories names its classes "category/type"; what cannot be on this part is left out.
+    """
     classes: tuple[str, ...] | None = getattr(detector.config, "classes", None)
     if output.class_logits is None or classes is None:
         return None
-    return dict(zip(classes, output.class_logits[0].softmax(dim=0).tolist(), strict=True))
+    own = {i: name.removeprefix(f"{category}/") for i, name in enumerate(classes)}
+    own = {i: name for i, name in own.items() if "/" not in name}
+    shares = output.class_logits[0][list(own)].softmax(dim=0)
+    return dict(zip(own.values(), shares.tolist(), strict=True))
+
+
+def _box_rows(boxes: Boxes | None, calibration: Calibration, category: str) -> tuple[BoxRow, ...]:
+    """Those a report has: a trained localiser also gives boxes that are weaker than places on good parts."""
+    if boxes is None or calibration.pixel is None:
+        return ()
+    rows = zip(boxes.xyxy.tolist(), boxes.scores.tolist(), boxes.labels, strict=True)
+    return tuple(
+        BoxRow(x0=x0, y0=y0, x1=x1, y1=y1, score=score, label=label.removeprefix(f"{category}/"))
+        for (x0, y0, x1, y1), score, label in rows
+        if score >= calibration.pixel.value
+    )
 
 
 def _one_line(error: Exception) -> str:

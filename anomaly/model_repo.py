@@ -130,5 +130,7 @@ def _sha256(path: Path) -> str:
 def _reference_scores(detector: Detector, image: Tensor) -> Tensor:
     """(1, 3, 48, 48) uint8 noise, enlarged in blocks so that every stage of a network sees something -> (1,)."""
     device = next(iter(detector.state_dict().values())).device
+    if detector.categories:
+        detector = detector.select(detector.categories[0])
     enlarged = F.interpolate(image.to(device).float() / 255, scale_factor=4, mode="nearest")
     return detector.predict_from(detector.inputs(enlarged), (enlarged.shape[-2], enlarged.shape[-1])).scores.cpu()

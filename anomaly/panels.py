@@ -1,6 +1,7 @@
 """Report -> the HTML panels of the page. Every value is escaped (markupsafe.palletsprojects.com): `Markup.format` does
 so by itself. Colours and layout are in app.css."""
 
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -9,6 +10,7 @@ from statistics import median
 import numpy as np
 from markupsafe import Markup
 
+from anomaly.boxes import DEFECT
 from anomaly.calibration import Calibration
 from anomaly.emissions import Emissions
 from anomaly.render import ALL, FULL, NONE, colours
@@ -163,6 +165,10 @@ def _remarks(vote: MemberVote, language: Language) -> Markup:
     if vote.class_shares:
         name, share = max(vote.class_shares.items(), key=lambda item: item[1])
         remarks.append(say("looks_like", language, name=name, share=figure(share, language)))
+    marked = Counter(box.label for box in vote.boxes if box.label != DEFECT)
+    if unnamed := len(vote.boxes) - marked.total():
+        remarks.append(say("places", language, count=unnamed))
+    remarks += [f"{label} × {count}" for label, count in marked.most_common()]
     return _all(Markup("<small>{}</small>").format(remark) for remark in remarks)
 
 

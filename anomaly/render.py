@@ -4,17 +4,18 @@ The scale comes from good held-out images: 0 is their median pixel, 1 their 99.9
 same thing on every picture; nothing is stretched to the picture at hand.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
+from anomaly.boxes import DEFECT
 from anomaly.calibration import Calibration, HeatmapScale, ThresholdName
 from anomaly.images import RgbImage
-from anomaly.report import Report
+from anomaly.report import BoxRow, Report
 
 Heatmap = NDArray[np.float32]  # (H, W), in the detector's own units
 
@@ -31,6 +32,7 @@ _PLASMA = np.array(
     [(126, 3, 168), (168, 34, 150), (203, 70, 121), (229, 107, 93), (248, 148, 65), (253, 195, 40), (240, 249, 33)],
     np.float32,
 )
+_LIGHT, _DARK = "#ffffff", "#101418"  # of boxes
 _UNIT = HeatmapScale(low=0, high=1, images=1)
 
 
@@ -77,7 +79,7 @@ def views(shown: Exhibit) -> list[str]:
 
 
 def draw(shown: Exhibit, view: str, opacity: float) -> RgbImage:
-    """The picture under one heatmap.
+    """The picture under one heatmap, with the boxes of its member.
 
     Args:
         shown: the inspection.
@@ -90,7 +92,9 @@ def draw(shown: Exhibit, view: str, opacity: float) -> RgbImage:
         return shown.picture
     if view == ALL:
         return overlay(shown.picture, mean_map(shown.heatmaps, scales), _UNIT, opacity)
-    return overlay(shown.picture, shown.heatmaps[view], scales[view], opacity)
+    boxes = next(vote.boxes for vote in shown.report.votes if vote.member == view)
+    drawn = overlay(shown.picture, shown.heatmaps[view], scales[view], opacity)
+    return framed(drawn, boxes, shown.picture.shape[1] / shown.report.image_width)
 
 
 def stamped(drawn: RgbImage, report: Report) -> Image.Image:
@@ -124,6 +128,36 @@ def overlay(image: RgbImage, heatmap: Heatmap, scale: HeatmapScale, opacity: flo
     colour, alpha = colours(_scaled(heatmap, scale))
     alpha = (alpha * np.float32(opacity))[..., None]
     return np.rint(image * (1 - alpha) + colour * alpha).astype(np.uint8)
+
+
+def framed(image: RgbImage, boxes: Sequence[BoxRow], scale: float = 1.0) -> RgbImage:
+    """Draws boxes just outside the places they mark, with the type of defect where it is known.
+
+    Args:
+        image: uint8 (H, W, 3) RGB.
+        boxes: in pixels of a picture that is `scale` times smaller.
+        scale: of the image to that picture.
+
+    Returns:
+        uint8 (H, W, 3) RGB, the image itself without boxes.
+    """
+    if not boxes:
+        return image
+    picture = Image.fromarray(image)
+    canvas = ImageDraw.Draw(picture)
+    unit = max(1, round(max(image.shape[:2]) / 500))  # pixels a line is wide
+    font = ImageFont.load_default(11 * unit)
+    for box in boxes:
+        x0, y0, x1, y1 = (side * scale for side in (box.x0, box.y0, box.x1, box.y1))
+        # dark around light: to be seen on any part and any colour of the scale
+        for colour, away in ((_DARK, 2 * unit), (_LIGHT, unit)):
+            canvas.rectangle((x0 - away, y0 - away, x1 - 1 + away, y1 - 1 + away), outline=colour, width=unit)
+        if box.label != DEFECT:
+            below = y0 < 15 * unit
+            at = (x0, y1 + 3 * unit) if below else (x0, y0 - 3 * unit)
+            anchor = "la" if below else "ld"
+            canvas.text(at, box.label, fill=_LIGHT, font=font, anchor=anchor, stroke_width=unit, stroke_fill=_DARK)
+    return np.asarray(picture)
 
 
 def colours(value: Heatmap) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

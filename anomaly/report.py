@@ -12,6 +12,17 @@ class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class BoxRow(_Frozen):
+    """A place that a member marks, in pixels of the image: x0 <= x < x1, y0 <= y < y1."""
+
+    x0: float
+    y0: float
+    x1: float
+    y1: float
+    score: float  # the units of the member's heatmap
+    label: str  # the type of defect, or "defect" where the member does not tell types apart
+
+
 class MemberVote(_Frozen):
     """One row of the votes. Without a vote `verdict` is `failed` and `error` says why."""
 
@@ -27,6 +38,7 @@ class MemberVote(_Frozen):
     p_value: float | None  # share of good parts expected to score this high or higher; not a probability of defect
     probability: float | None = None  # of a defect; only where it was calibrated on labelled defects
     class_shares: dict[str, float] | None  # softmax of the type head: shares, not calibrated probabilities
+    boxes: tuple[BoxRow, ...] = ()  # the highest score first; of a heatmap, or of a detector that was trained on boxes
     duration_ms: float  # its own time and an equal part of each trunk pass it shares
     energy_share_mj: float | None  # its part of the inspection's energy by time: a share, not a measurement
     error: str | None

@@ -111,6 +111,7 @@ TEXTS: dict[str, Text] = {
     "probability": {"en": "probability of a defect {share}", "fr": "probabilité d'un défaut {share}"},
     "not_counted": {"en": "shown, not counted by this policy", "fr": "montré, non compté par cette politique"},
     "looks_like": {"en": "looks most like {name} ({share})", "fr": "ressemble le plus à {name} ({share})"},
+    "places": {"en": "places marked: {count}", "fr": "zones marquées : {count}"},
     "verdict": {"en": "Vote", "fr": "Vote"},
     "time": {"en": "Time", "fr": "Temps"},
     "energy_share": {"en": "Energy share (estimated)", "fr": "Part d'énergie (estimée)"},

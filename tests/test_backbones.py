@@ -25,11 +25,13 @@ from anomaly.backbones import (
     read_folder,
     read_weights,
     timm_model,
+    whole_patches,
     write_weights,
 )
 from anomaly.errors import ModelLoadError
 
 REAL = Path(__file__).resolve().parents[2] / "shared/weights/mobilenetv2_100.same_pad.imagenet.safetensors"
+TINY_VIT = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 SOURCE = "org/model@0123456789abcdef0123456789abcdef01234567"
 
 
@@ -124,7 +126,12 @@ def test_a_fingerprint_survives_saving_and_loading(tmp_path: Path) -> None:
             TrunkConfig(library="timm", architecture="test_resnet", arguments={"surplus": 1}, layers=(1,)),
             "timm cannot build 'test_resnet'",
         ),
+        (TrunkConfig(library="timm", architecture="test_resnet", layers=(-1, 2)), "layer -1 of test_resnet"),
         (TrunkConfig(library="transformers", architecture="bert", layers=(1,)), "unknown transformers trunk 'bert'"),
+        (
+            TrunkConfig(library="transformers", architecture="dinov2", arguments=TINY_VIT, layers=(2, 3)),
+            "1 to 2, not 3",
+        ),
     ],
 )
 def test_a_trunk_that_cannot_be_built_is_refused_in_one_line(config: TrunkConfig, words: str) -> None:
@@ -286,6 +293,13 @@ def test_a_transformers_repo_gives_the_hidden_states_of_its_own_model(kind: str,
                 token = tokens[:, -24 + 6 * row + column]  # 24 patches in rows, at the end
                 assert torch.equal(maps[layer][:, :, row, column], token)
     assert torch.equal(trunk(images, (1,))[1], maps[1])
+
+
+def test_a_vits_pictures_are_cut_to_whole_patches_and_a_cnns_are_left_alone(tmp_path: Path) -> None:
+    vit_repo(tmp_path, "dinov2")
+    trunk = make_trunk(read_folder(tmp_path, SOURCE))
+    assert [whole_patches(trunk, side) for side in (64, 70, 71, 72, 3)] == [64, 64, 64, 72, 8]
+    assert whole_patches(tiny.tiny_trunk(), 71) == 71
 
 
 def test_a_transformers_trunk_round_trips_through_a_weights_file(tmp_path: Path) -> None:

@@ -14,7 +14,16 @@ from anomaly.emissions import EmissionsMeter
 from anomaly.inspector import Inspector
 from anomaly.model_repo import load_detector, save_detector
 
-NAMES = ("autoencoder", "baseline_cnn", "classifier", "mahalanobis", "mahalanobis_global", "patch_knn")
+NAMES = (
+    "autoencoder",
+    "baseline_cnn",
+    "classifier",
+    "mahalanobis",
+    "mahalanobis_global",
+    "patch_knn",
+    "classical",
+    "localiser",
+)
 
 # Convolutions of a batch add in another order than of one picture: measured 1e-5 relative at most (mahalanobis_global).
 # A detector that mixed the pictures of a batch would be off by 1e-3 or more.
@@ -59,10 +68,14 @@ def test_a_map_comes_with_every_method_that_knows_where_and_classes_with_every_c
     detectors: dict[str, Detector],
 ) -> None:
     outputs = {name: detector.predict(tiny.good_images(1)) for name, detector in detectors.items()}
-    assert [name for name, output in outputs.items() if output.heatmaps is None] == ["mahalanobis_global"]
+    assert [name for name, output in outputs.items() if output.heatmaps is None] == [
+        "mahalanobis_global",
+        "classical",
+    ]
     assert [name for name, output in outputs.items() if output.class_logits is not None] == [
         "baseline_cnn",
         "classifier",
+        "classical",
     ]
 
 
@@ -171,7 +184,7 @@ def test_detectors_with_one_input_key_have_equal_inputs_and_others_have_not(dete
             equal = bool(common) and all(torch.equal(its[layer], theirs[layer]) for layer in common)
             assert equal == (one.input_key() == another.input_key())
             same += one is not another and equal
-    assert same == 4 * 3 + 2 * 1  # four on byte-identical trunks, and the two classifiers, each with each
+    assert same == 5 * 4 + 2 * 1  # five on byte-identical trunks, and the two classifiers, each with each
     assert twin.input_key() == mahalanobis.input_key()
 
 

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from anomaly import images
 from anomaly.calibration import ThresholdName
 from anomaly.datasets import Sample, read_dataset, read_mask
-from anomaly.evaluation import Evaluation, evaluate, policy_map, policy_score
+from anomaly.evaluation import Evaluation, evaluate, policy_map, policy_score, score
 from anomaly.figures import Figures
 from anomaly.inspector import Inspection, Inspector, Member, load_inspector
 from anomaly.metrics import au_pro, image_auroc, pixel_auroc
@@ -301,6 +301,27 @@ def test_with_one_class_only_there_is_no_auroc(inspector: Inspector, samples: li
     for figures in [*found.members.values(), *found.policies.values()]:
         assert figures.image_auroc is None
         assert (figures.tp, figures.fn) == (0, 0)
+
+
+def test_heatmaps_are_kept_without_masks_where_they_are_asked_for(
+    inspector: Inspector, cables: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(cables / "cable/test", tmp_path / "test")
+    samples = read_dataset(tmp_path, "cable").test[:2]
+    pictures = [images.read(sample.path) for sample in samples]
+    for keep in (False, True):
+        (folder := tmp_path / str(keep)).mkdir()
+        scored = score(inspector, samples, folder, keep_maps=keep)
+        assert [row.sample for row in scored.rows] == list(samples)
+        assert scored.masks == ()
+        for name in DRAWING:
+            drawn = [scored.maps[name].get(row) for row in range(2)]
+            if not keep:
+                assert drawn == [None, None]
+                continue
+            served = [inspector.ballots(picture, [name])[name].heatmap for picture in pictures]
+            assert all(np.array_equal(one, other) for one, other in zip(drawn, served, strict=True))
+        assert len(scored.maps["mahalanobis_global"]) == 0
 
 
 # --- odd inspectors --------------------------------------------------------------------------------------------------

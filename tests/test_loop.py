@@ -1,8 +1,9 @@
 """The training loop: seeded, stopped in time, and after a kill the same to the last bit as without."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from anomaly.errors import DataError
-from training.loop import CHECKPOINT, Progress, Recipe, fit
+from training.loop import CHECKPOINT, Phase, Progress, Recipe, fit
 
 COUNT = 22  # training samples; with batches of 7 one is left over
 
@@ -46,8 +47,10 @@ class Task:
         identity: str = "this",
         batch_size: int = 7,
         patience: int = 100,
+        phases: Sequence[Phase] = (),
+        **more: Any,
     ) -> Progress:
-        recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=0.05, patience=patience)
+        recipe = Recipe(epochs=epochs, batch_size=batch_size, learning_rate=0.05, patience=patience, **more)
         return fit(
             self.net,
             self.loss,
@@ -57,6 +60,7 @@ class Task:
             folder=self.folder,
             seed=seed,
             identity=identity,
+            phases=phases,
         )
 
     def state(self) -> dict[str, Tensor]:
@@ -144,6 +148,17 @@ def test_an_improvement_too_small_to_count_does_not_prolong_training(tmp_path: P
     assert progress.epoch < 10
 
 
+def test_an_improvement_counts_in_the_units_of_the_loss_where_that_is_asked_for(tmp_path: Path) -> None:
+    losses = [0.1, 0.0995, *[0.0985] * 30]
+    progress = Task(tmp_path).fit(scripted(losses), epochs=32, patience=4, min_delta=1e-3)
+    assert progress.best == 0.0985  # the step to .0995 is too small, the one to .0985 is not
+
+
+def test_the_learning_rate_does_not_fall_below_its_least(tmp_path: Path) -> None:
+    Task(tmp_path).fit(scripted([1.0] * 20), epochs=20, plateau=1, min_rate=0.02)
+    assert notes(tmp_path)["lr"] == [0.02]
+
+
 def test_the_learning_rate_is_halved_when_the_loss_stays(tmp_path: Path) -> None:
     task = Task(tmp_path)
     task.fit(scripted([1.0] * 4), epochs=4)
@@ -160,6 +175,65 @@ def test_a_loss_that_is_not_finite_ends_training_with_advice(tmp_path: Path, val
     task.inputs[3] = value
     with pytest.raises(DataError, match=r"training loss became (nan|inf) in epoch 1: lower the learning rate"):
         task.fit()
+
+
+# --- phases ---------------------------------------------------------------------------------------------------------
+
+HEAD, ALL = ("4.weight", "4.bias"), ("0.weight", "0.bias", "1.weight", "1.bias", "4.weight", "4.bias")
+
+
+def head_then_all(first: int = 3, second: int = 4) -> list[Phase]:
+    rates = {name: 0.02 if name in HEAD else 0.005 for name in ALL}
+    return [Phase("head", first, dict.fromkeys(HEAD, 0.05)), Phase("everything", second, rates)]
+
+
+def test_a_phase_moves_what_it_names_and_leaves_the_rest_to_the_bit(tmp_path: Path) -> None:
+    task = Task(tmp_path)
+    before = task.state()
+    progress = task.fit(phases=head_then_all()[:1])
+    assert progress.phases == [3]
+    moved = {name for name, value in task.state().items() if not torch.equal(value, before[name])}
+    assert moved == set(HEAD)  # not the statistics of the frozen batch norm, either
+
+
+def test_nothing_is_propagated_back_below_what_moves(tmp_path: Path) -> None:
+    task = Task(tmp_path)
+    graphs: list[bool] = []
+    task.net[2].register_forward_hook(lambda *call: graphs.append(call[-1].requires_grad))
+    task.fit(phases=head_then_all(1, 1))
+    batches = 3
+    assert graphs == [False] * batches + [False] + [True] * batches + [False]  # validation in between
+
+
+def test_each_parameter_has_the_rate_of_its_phase(tmp_path: Path) -> None:
+    Task(tmp_path).fit(phases=head_then_all())
+    assert sorted(notes(tmp_path)["lr"]) == [0.005, 0.02]  # type: ignore[call-overload]
+    assert notes(tmp_path)["phases"] == [3, 4]
+
+
+def test_a_phase_starts_from_the_best_weights_and_waits_anew(tmp_path: Path) -> None:
+    task = Task(tmp_path)
+    states: list[dict[str, Tensor]] = []
+    losses = scripted([3.0, 1.0, 2.0, 2.0, 2.0, 1.5, 0.5, *[2.0] * 20])
+
+    def validation_loss() -> float:
+        states.append(task.state())
+        return losses()
+
+    still = [Phase("head", 20, dict.fromkeys(HEAD, 0.05)), Phase("still", 20, dict.fromkeys(HEAD, 0.0))]
+    progress = task.fit(validation_loss, patience=2, phases=still)
+    assert progress.phases == [5, 5]  # two and three that were not better; then one, a better one, three more
+    assert not same(states[4], states[1])
+    assert same(states[5], states[1])  # at a rate of 0 it is where the second phase began
+    assert progress.best == 0.5
+
+
+def test_batch_norm_keeps_its_statistics_where_that_is_asked_for(tmp_path: Path) -> None:
+    task = Task(tmp_path)
+    before = task.state()
+    task.fit(epochs=2, frozen_norm=True)
+    changed = {name for name, value in task.state().items() if not torch.equal(value, before[name])}
+    assert changed == set(ALL)
 
 
 # --- a kill ----------------------------------------------------------------------------------------------------------
@@ -191,6 +265,30 @@ def test_a_run_killed_in_any_epoch_and_resumed_is_the_run_that_was_not(tmp_path:
     assert same(resumed.state(), whole.state())
     last = [load_file(task.folder / CHECKPOINT) for task in (whole, resumed)]
     assert same(*last)  # the optimiser and the last weights, too
+    assert notes(resumed.folder) == notes(whole.folder)
+
+
+@pytest.mark.parametrize("killed_in", [2, 3, 4, 5, 6, 7])
+def test_a_run_killed_in_any_phase_and_resumed_is_the_run_that_was_not(tmp_path: Path, killed_in: int) -> None:
+    whole = Task(tmp_path / "whole")
+    expected = whole.fit(phases=head_then_all())
+    assert expected.phases == [3, 4]
+
+    task = Task(tmp_path / "killed")
+
+    def until_killed(indices: list[int]) -> Tensor:
+        if len(task.seen) == killed_in * 3 - 3:  # in the first batch of the epoch; of a phase, in the fourth one
+            raise Killed
+        return Task.loss(task, indices)
+
+    task.loss = until_killed  # type: ignore[method-assign]
+    with pytest.raises(Killed):
+        task.fit(phases=head_then_all())
+    resumed = Task(tmp_path / "killed", init=77)
+    assert resumed.fit(phases=head_then_all()) == expected
+    assert len(resumed.seen) == 3 * (7 - killed_in + 1)
+    assert same(resumed.state(), whole.state())
+    assert same(*[load_file(task.folder / CHECKPOINT) for task in (whole, resumed)])
     assert notes(resumed.folder) == notes(whole.folder)
 
 

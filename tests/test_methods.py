@@ -3,6 +3,7 @@
 import copy
 import math
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from scipy.spatial.distance import mahalanobis as scipy_mahalanobis
 from torch import Tensor, nn
 
 from anomaly.backbones import Trunk
+from anomaly.calibration import CalibrationFile
 from anomaly.detectors import (
     Autoencoder,
     AutoencoderConfig,
@@ -21,12 +23,11 @@ from anomaly.detectors import (
     Detector,
     Mahalanobis,
     MahalanobisConfig,
-    PatchKNN,
-    PatchKNNConfig,
 )
 from anomaly.detectors.base import IMAGE, enlarge, smooth, top_mean
 from anomaly.detectors.patches import patch_features
 from anomaly.detectors.two_heads import TwoHeadDetector
+from anomaly.model_repo import load_detector, save_detector
 
 SMALL = (16, 16)  # maps of this size are the grid and the picture at once: nothing is resized on the way
 
@@ -116,54 +117,49 @@ def test_global_mahalanobis_is_the_distance_of_the_mean_features(trunk: Trunk) -
     np.testing.assert_allclose(output.scores.numpy(), expected, rtol=1e-4)
 
 
-# --- patch_knn ------------------------------------------------------------------------------------------------------
+def test_of_several_categories_each_gives_what_it_gives_alone(detectors: dict[str, Detector], tmp_path: Path) -> None:
+    alone = detectors["mahalanobis"]
+    assert isinstance(alone, Mahalanobis)
+    several = two_categories(alone)
+    assert several.categories == ("waves", "stripes")
+    waves, stripes = several.select("waves"), several.select("stripes")
+    assert isinstance(waves, Mahalanobis)
+    assert waves.trunk is stripes.trunk is several.trunk
+    assert waves.config == alone.config
+    assert waves.mean.untyped_storage().data_ptr() == several.mean.untyped_storage().data_ptr()  # nothing is copied
+    images = tiny.corrupted(tiny.good_images(2))
+    expected = alone.predict(images)
+    assert torch.equal(waves.predict(images).scores, expected.scores)
+    assert not torch.equal(stripes.predict(images).scores, expected.scores)
+
+    calibration = CalibrationFile(categories=dict.fromkeys(several.categories, tiny.tiny_calibration(alone)))
+    save_detector(tmp_path, several, calibration)
+    loaded = load_detector(tmp_path).detector
+    assert loaded.categories == ("waves", "stripes")
+    assert torch.equal(loaded.select("stripes").predict(images).scores, stripes.predict(images).scores)
 
 
-@pytest.mark.parametrize("spread", [1.0, 30.0], ids=["near", "far"])  # far: exp of the distance overflows float32
-@pytest.mark.parametrize(("memory", "neighbours"), [(60, 9), (60, 2), (5, 9), (3000, 9)])
-def test_patch_knn_equals_eqs_6_and_7_of_the_paper(trunk: Trunk, memory: int, neighbours: int, spread: float) -> None:
-    random = torch.Generator().manual_seed(memory + neighbours)
-    bank = spread * torch.randn(memory, 6, generator=random)
-    maps = spread * torch.randn(3, 6, *SMALL, generator=random) * 3
-    config = PatchKNNConfig(input_size=SMALL, trunk=tiny.TRUNK, use_layers=(2,), neighbours=neighbours, sigma=0.0)
-    output = PatchKNN(config, trunk, bank).predict_from({2: maps}, SMALL)
-    patches = patch_features([maps]).flatten(2).transpose(1, 2).double().numpy()
-    assert output.heatmaps is not None
-    for image, score, heatmap in zip(patches, output.scores, output.heatmaps, strict=True):
-        nearest, expected = naive_patchcore(image, bank.double().numpy(), neighbours)
-        np.testing.assert_allclose(heatmap.flatten().numpy(), nearest, rtol=1e-4)
-        assert float(score) == pytest.approx(expected, rel=1e-4)
+def test_several_categories_are_not_scored_before_one_is_selected(detectors: dict[str, Detector]) -> None:
+    alone = detectors["mahalanobis"]
+    assert isinstance(alone, Mahalanobis)
+    several = two_categories(alone)
+    with pytest.raises(ValueError, match=r"select one of \['waves', 'stripes'\] first"):
+        several.predict(tiny.good_images(1))
+    with pytest.raises(ValueError, match=r"'dots'.*\['waves', 'stripes'\]"):
+        several.select("dots")
+    assert alone.select("dots") is alone  # it serves whatever it is asked for
+    state = several.state_dict()
+    for categories in (("waves",), ()):
+        config = several.config.model_copy(update={"categories": categories})
+        with pytest.raises(ValueError, match="does not fit categories"):
+            Mahalanobis.from_state(config, state)
 
 
-def test_neighbours_are_found_among_patches_that_are_nearly_alike(trunk: Trunk) -> None:
-    # Far from zero and close to each other: |a|^2 - 2ab + |b|^2 in float32 is wrong by as much as they are apart.
-    random = torch.Generator().manual_seed(0)
-    bank = 100 + 0.01 * torch.randn(500, 32, generator=random)
-    config = PatchKNNConfig(input_size=SMALL, trunk=tiny.TRUNK, use_layers=(2,), sigma=0.0)
-    detector = PatchKNN(config, trunk, bank)
-    patches = 100 + 0.5 * torch.randn(1, 32, generator=random)
-    distance = torch.cdist(patches.double(), bank.double())[0]
-    index = distance.argmin()
-    found = detector._reweighted(patches, distance[index][None].float(), index[None])
-    _, expected = naive_patchcore(patches.double().numpy(), bank.double().numpy(), 9)
-    assert float(found) == pytest.approx(expected, rel=1e-5)
-
-
-def test_a_patch_that_is_in_the_memory_has_distance_nought(trunk: Trunk) -> None:
-    maps = torch.randn(1, 6, *SMALL, generator=torch.Generator().manual_seed(0))
-    bank = patch_features([maps]).flatten(2)[0].T.contiguous()
-    config = PatchKNNConfig(input_size=SMALL, trunk=tiny.TRUNK, use_layers=(2,), sigma=0.0)
-    output = PatchKNN(config, trunk, bank).predict_from({2: maps}, SMALL)
-    assert output.heatmaps is not None
-    assert (output.heatmaps.max(), output.scores.tolist()) == (0, [0.0])
-
-
-def test_with_a_single_patch_in_the_memory_the_score_is_the_plain_distance(trunk: Trunk) -> None:
-    config = PatchKNNConfig(input_size=SMALL, trunk=tiny.TRUNK, use_layers=(2,), sigma=0.0)
-    maps = torch.zeros(1, 2, *SMALL)
-    maps[0, :, 8:11, 8:11] = torch.tensor([3.0, 4.0]).view(2, 1, 1)  # averages to itself in the middle
-    output = PatchKNN(config, trunk, torch.zeros(1, 2)).predict_from({2: maps}, SMALL)
-    assert output.scores.tolist() == [5.0]
+def two_categories(alone: Mahalanobis) -> Mahalanobis:
+    """Its own statistics as those of "waves", and others."""
+    config = alone.config.model_copy(update={"categories": ("waves", "stripes")})
+    mean, whitener = torch.stack([alone.mean, alone.mean + 1]), torch.stack([alone.whitener, 2 * alone.whitener])
+    return Mahalanobis(config, alone.trunk, mean, whitener, alone.channels).eval()
 
 
 # --- autoencoder ----------------------------------------------------------------------------------------------------
@@ -269,18 +265,6 @@ def test_three_times_the_weights_give_three_times_the_score_and_map(
         torch.testing.assert_close(after.heatmaps, 3 * before.heatmaps)
 
 
-def test_three_times_the_features_give_three_times_the_distance_to_the_memory(detectors: dict[str, Detector]) -> None:
-    knn = detectors["patch_knn"]
-    assert isinstance(knn, PatchKNN)
-    inputs = knn.inputs(tiny.corrupted(tiny.good_images(2)))
-    before = knn.predict_from(inputs, SMALL).heatmaps
-    larger = PatchKNN(knn.config, knn.trunk, 3 * knn.memory)
-    after = larger.predict_from({layer: 3 * value for layer, value in inputs.items()}, SMALL).heatmaps
-    assert before is not None
-    assert after is not None
-    torch.testing.assert_close(after, 3 * before)
-
-
 # --- the formulas, naively ------------------------------------------------------------------------------------------
 
 
@@ -313,16 +297,3 @@ def naive_bilinear(maps: NDArray[np.float64], height: int, width: int) -> NDArra
             lower = maps[..., bottom, left] * (1 - x % 1) + maps[..., bottom, right] * (x % 1)
             out[..., row, column] = upper * (1 - y % 1) + lower * (y % 1)
     return out
-
-
-def naive_patchcore(
-    patches: NDArray[np.float64], memory: NDArray[np.float64], b: int
-) -> tuple[NDArray[np.float64], float]:
-    """Roth et al. 2022: the distance of each patch, and the image score of eqs. 6 and 7."""
-    nearest = np.array([np.linalg.norm(memory - patch, axis=1).min() for patch in patches])
-    test = patches[nearest.argmax()]  # m^test,*
-    star = memory[np.argmin(np.linalg.norm(memory - test, axis=1))]  # m^*
-    s_star = np.linalg.norm(test - star)
-    around = memory[np.argsort(np.linalg.norm(memory - star, axis=1), kind="stable")[:b]]  # N_b(m^*), with m^* in it
-    weight = 1 - np.exp(s_star) / np.exp(np.linalg.norm(around - test, axis=1)).sum()
-    return nearest, float(weight * s_star)

@@ -11,7 +11,8 @@ from pydantic import ValidationError
 
 from anomaly.datasets import Dataset, read_dataset
 from anomaly.errors import CalibrationError, DataError
-from training.splits import Manifest, counts, make_manifest, verify_disjoint
+from training.manifest import Manifest, counts, verify_disjoint
+from training.splits import make_manifest
 
 
 def write(root: Path, folder: str, names: list[str], first: int) -> None:

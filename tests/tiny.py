@@ -6,6 +6,7 @@ Everything is seeded: two calls give byte-identical detectors.
 
 import math
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -18,21 +19,27 @@ from anomaly.detectors import (
     AutoencoderConfig,
     BaselineCNN,
     BaselineCNNConfig,
+    Classical,
+    ClassicalConfig,
     Classifier,
     ClassifierConfig,
     Detector,
+    Localiser,
+    LocaliserConfig,
     Mahalanobis,
     MahalanobisConfig,
     PatchKNN,
     PatchKNNConfig,
 )
 from anomaly.detectors.base import prepare
+from anomaly.detectors.classical import HeadName
 from anomaly.detectors.mahalanobis import pooled_features
 from anomaly.detectors.patches import patch_features
 from anomaly.emissions import EmissionsMeter
 from anomaly.images import RgbImage
 from anomaly.inspector import Inspector, InspectorFile, Member, MemberRef
 from anomaly.policy import Policy, Rule
+from training import train_classical
 
 SIDE = 64  # pixels of a picture, and of what the detectors look at
 CLASSES = ("good", "bent", "cut")
@@ -59,6 +66,13 @@ def corrupted(images: Tensor) -> Tensor:
     rows, columns = torch.arange(patch.shape[-2])[:, None], torch.arange(patch.shape[-1])[None]
     patch[:] = ((rows // 2 + columns // 2) % 2).float()
     return spoiled
+
+
+def labelled_images(seed: int = 0, each: int = 8) -> tuple[Tensor, list[str]]:
+    """`each` of every one of CLASSES: good, bent = corrupted, cut = without the lower half."""
+    good, bent, cut = (good_images(each, seed=1000 + 3 * seed + index) for index in range(3))
+    cut[:, :, SIDE // 2 :] = 0
+    return torch.cat([good, corrupted(bent), cut]), [name for name in CLASSES for _ in range(each)]
 
 
 def as_picture(image: Tensor) -> RgbImage:
@@ -96,6 +110,8 @@ def tiny_detectors() -> dict[str, Detector]:
         "mahalanobis": fit_gaussian(position, trunk, good, channels=24),
         "mahalanobis_global": fit_gaussian(pooled, trunk, good, channels=24),
         "patch_knn": fill_memory(patches, trunk, good[:8]),
+        "classical": fit_classical("forest", trunk, CLASSES),
+        "localiser": tiny_localiser(),
     }
     return {name: detector.eval().requires_grad_(False) for name, detector in detectors.items()}
 
@@ -131,6 +147,39 @@ def fill_memory(config: PatchKNNConfig, trunk: Trunk, good: Tensor) -> PatchKNN:
     maps = trunk(prepare(good, config), config.use_layers)
     patches = patch_features([maps[layer] for layer in config.use_layers])
     return PatchKNN(config, trunk, patches.flatten(2).transpose(1, 2).flatten(0, 1)[::4].contiguous())
+
+
+@torch.no_grad()
+def tiny_localiser() -> Localiser:
+    """It marks something in every picture; what, is at random."""
+    with torch.random.fork_rng():
+        torch.manual_seed(8)
+        config = LocaliserConfig(
+            input_size=(SIDE, SIDE),
+            mean=(0.5, 0.5, 0.5),
+            std=(0.5, 0.5, 0.5),
+            labels=CLASSES[1:],
+            architecture="test_resnet",
+            layers=(2, 3, 4),
+            channels=32,
+            convolutions=1,
+        )
+        localiser = Localiser(config)
+        settle(localiser)
+    return localiser.eval().requires_grad_(False)
+
+
+@torch.no_grad()
+def fit_classical(head: HeadName, trunk: Trunk, classes: tuple[str, ...]) -> Classical:
+    """On `labelled_images`."""
+    images, labels = labelled_images()
+    config = ClassicalConfig(
+        input_size=(SIDE, SIDE), trunk=TRUNK, use_layers=(3, 4), pooling=("mean", "max"), classes=classes, head=head
+    )
+    args = train_classical.Args(data=Path(), category="", out=Path(), head=head, trees=16)
+    vectors = train_classical.pooled([trunk(prepare(images, config))[layer] for layer in (3, 4)], config.pooling)
+    detector, _ = train_classical.fit(config, trunk, vectors[None], labels, args)
+    return detector.eval().requires_grad_(False)
 
 
 @torch.no_grad()

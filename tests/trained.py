@@ -12,7 +12,7 @@ from anomaly.figures import ModelMetrics
 from anomaly.inspector import InspectorFile
 from training import fit_patch_knn, train_all
 from training.arguments import DataArgs
-from training.splits import Manifest
+from training.manifest import Manifest
 
 
 def args_for(kind: Any, given: train_all.Args, out: Path, **more: Any) -> Any:

@@ -11,6 +11,8 @@ from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_
 from pydantic import ValidationError
 
 from anomaly.errors import VigieError
+from training.manifest import Protocol
+from training.seeds import is_repeated, repeat
 
 A = TypeVar("A")
 
@@ -24,13 +26,20 @@ def flag(text: str, default: Any = dataclasses.MISSING, *, least: float | None =
 class DataArgs:
     """What every training script takes."""
 
-    data: Path = flag("folder of pictures")
-    category: str = flag("what is inspected; a subfolder of the data, or the name of the data itself")
+    data: Path | str = flag("folder of pictures, or hf://datasets/ORG/NAME@REVISION")
+    category: str = flag("what is inspected; a subfolder of the data, or the name of the data itself; all: every one")
     out: Path = flag("folder to write to")
     layout: Literal["auto", "folder", "mvtec", "visa"] = flag("of the data", "auto")
+    protocol: Protocol = flag("what the test is: the data's own (mvtec), a share of everything, or folds", "mvtec")
+    test_share: float = flag("of everything, with --protocol supervised", 0.2)
+    folds: int = flag("with --protocol kfold", 5, least=2)
+    fold: int | None = flag("the one that is the test, with --protocol kfold; by default each in turn", None, least=0)
+    shots: int | None = flag("train on at most this many pictures of each label", None, least=1)
     seed: int = flag("of the split and of training", 0)
+    seeds: int = flag("repeat with this many seeds and report mean and deviation", 1, least=1)
     far: float = flag("false-alarm level of the threshold set from good images alone", 0.05)
     group_regex: str | None = flag("one capture group: pictures of the same part stay in the same split", None)
+    drop_near_duplicates: bool = flag("leave out train and calibration pictures that look like a test picture", False)
     country: str = flag("ISO 3166 alpha-3 code, for the estimate of emissions", "USA")
     cpu_power_w: float | None = flag("rated CPU power where it is known, for the estimate of emissions", None)
 
@@ -57,7 +66,10 @@ def run(main: Callable[[A], None], kind: type[A], argv: Sequence[str] | None = N
     if isinstance(args, RunArgs) and args.tag and not args.push:
         parser.error("--tag goes with --push REPO")
     try:
-        main(args)
+        if isinstance(args, DataArgs) and is_repeated(args):
+            repeat(main, args)
+        else:
+            main(args)
     except (VigieError, OSError, ValidationError) as error:  # also: a full disk, a setting that a detector refuses
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -71,7 +83,9 @@ def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", hint:
         options["default"] = field.default
         if field.default is not None:
             options["help"] += f" (default {field.default})"
-    if get_origin(hint) in (Union, types.UnionType):
+    if hint == Path | str:
+        hint = _folder_or_url
+    elif get_origin(hint) in (Union, types.UnionType):
         hint = next(part for part in get_args(hint) if part is not type(None))
     if get_origin(hint) is tuple:
         options |= {"nargs": "+", "type": get_args(hint)[0]}
@@ -84,6 +98,10 @@ def _add(parser: argparse.ArgumentParser, field: "dataclasses.Field[Any]", hint:
     else:
         options["type"] = hint
     parser.add_argument(f"--{field.name.replace('_', '-')}", **options)
+
+
+def _folder_or_url(text: str) -> Path | str:
+    return text if "://" in text else Path(text)  # a Path would make one slash of two
 
 
 def _at_least(kind: Callable[[str], float], least: float) -> Callable[[str], float]:

@@ -5,7 +5,6 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,61 +15,36 @@ from tqdm import tqdm
 
 from anomaly import hub
 from anomaly.backbones import Pretrained, hub_id, read_folder, read_weights
-from anomaly.calibration import Calibration, CalibrationFile, HeatmapScale, calibrate
+from anomaly.calibration import Calibration, CalibrationFile, HeatmapScale, calibrate, pixel_threshold
 from anomaly.cards import write_card
-from anomaly.datasets import Dataset, Sample, read_dataset
+from anomaly.datasets import read_mask
 from anomaly.detectors import Detector
 from anomaly.emissions import EmissionsMeter, TrainingEmissions
 from anomaly.errors import DataError, RegistryError, RepoNotFoundError, RevisionNotFoundError
-from anomaly.evaluation import evaluate, versions
-from anomaly.figures import DataFigures, ModelMetrics, TrainingFigures
+from anomaly.evaluation import versions
+from anomaly.figures import CategoryFigures, Figures, ModelMetrics, TrainingFigures
 from anomaly.inspector import Inspector, InspectorFile, Member, MemberRef
 from anomaly.model_repo import CARD_FILES, MODEL_FILES, save_detector
 from anomaly.policy import Policy, Rule
 from training.arguments import DataArgs, RunArgs
-from training.pictures import load, samples_of
-from training.splits import Manifest, make_manifest, verify_disjoint
+from training.data import ALL, Split, data_figures, split_data
+from training.metrics import measured
+from training.pictures import load
+
+__all__ = ["Split", "already_done", "finish", "identity", "pretrained", "push_run", "pushed", "split_data"]
 
 MANIFEST, RUN, PUSHED = "manifest.json", "run.json", "pushed.json"
 _PIXELS = 5_000_000  # of good held-out heatmaps at the most, for the scale
 
 
-@dataclass(frozen=True, slots=True)
-class Split:
-    """A data set, divided."""
-
-    dataset: Dataset
-    manifest: Manifest
-
-    def samples(self, *splits: str) -> list[Sample]:
-        """The pictures of these splits."""
-        return samples_of(self.dataset, self.manifest, *splits)  # type: ignore[arg-type]
-
-    def good(self, *splits: str) -> list[Sample]:
-        """The good ones of these splits."""
-        return [sample for sample in self.samples(*splits) if not sample.is_defect]
-
-    def defects(self, *splits: str) -> list[Sample]:
-        """The defective ones of these splits."""
-        return [sample for sample in self.samples(*splits) if sample.is_defect]
-
-
-def split_data(args: DataArgs) -> Split:
-    """Reads and divides the data. The same data and seed give the same split in every script."""
-    dataset = read_dataset(args.data, args.category, args.layout)
-    manifest = make_manifest(dataset, args.seed, group_regex=args.group_regex, far=args.far)
-    verify_disjoint(manifest)
-    return Split(dataset, manifest)
-
-
 def identity(args: DataArgs, split: Split) -> str:
     """Of a run: equal for equal data and settings, wherever it is written to."""
-    skip = ("data", "out", "push", "tag", "country", "cpu_power_w")
+    skip = ("data", "out", "push", "tag", "seeds", "country", "cpu_power_w")
     settings = {name: str(value) for name, value in dataclasses.asdict(args).items() if name not in skip}
     weights = getattr(args, "weights", None)
     if weights is not None:
         settings["weights"] = hashlib.sha256(weights.read_bytes()).hexdigest() if weights.is_file() else str(weights)
-    text = json.dumps({"split": split.manifest.split_hash, "args": settings}, sort_keys=True)
+    text = json.dumps({"split": split.split_hash, "args": settings}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -110,31 +84,54 @@ def pretrained(args: RunArgs, default: str | None = None) -> Pretrained:
 
 
 @torch.no_grad()
-def held_out(detector: Detector, samples: Sequence[Sample]) -> tuple[list[float], HeatmapScale | None]:
-    """Scores of pictures one by one, as they will be served, and the scale of their heatmaps."""
-    scores: list[float] = []
-    pixels: list[NDArray[np.float32]] = []
-    step = 1
-    for sample in tqdm(samples, desc="calibrating", unit="img", leave=False, disable=None):
-        output = detector.predict(load(sample.path))
-        scores.append(float(output.scores[0]))
-        if output.heatmaps is not None:
-            flat = output.heatmaps[0].flatten()
-            step = max(1, flat.numel() * len(samples) // _PIXELS)
-            pixels.append(flat[::step].numpy())
-    if not pixels:
-        return scores, None
-    low, high = (float(q) for q in np.quantile(np.concatenate(pixels), [0.5, 0.999]))
-    return scores, HeatmapScale(
-        low=low, high=max(high, np.nextafter(np.float32(low), np.float32(np.inf))), images=len(samples)
+def calibrated(detector: Detector, split: Split, far: float) -> Calibration:
+    """Thresholds and scales from the calibration split of one category, which nothing was fitted on.
+
+    Pictures go one by one, as they will be served.
+    """
+    good, defects = split.good("calibrate"), split.defects("calibrate")
+    scores: dict[bool, list[float]] = {False: [], True: []}
+    maxima: list[float] = []
+    background: list[NDArray[np.float32]] = []  # pixels of good pictures, for the scale
+    pixels: list[NDArray[np.float32]] = []  # of pictures with a mask, for the threshold
+    marked: list[NDArray[np.bool_]] = []
+    with_masks = bool(defects) and all(sample.mask is not None for sample in defects)
+    for sample in tqdm([*good, *defects], desc="calibrating", unit="img", leave=False, disable=None):
+        image = load(sample.path)
+        output = detector.predict(image)
+        scores[sample.is_defect].append(float(output.scores[0]))
+        if output.heatmaps is None:
+            continue
+        heatmap = output.heatmaps[0].float().cpu().numpy()
+        if not sample.is_defect:
+            maxima.append(float(heatmap.max()))
+            background.append(heatmap.ravel()[:: max(1, heatmap.size * len(good) // _PIXELS)])
+        if with_masks:
+            step = max(1, heatmap.size * (len(good) + len(defects)) // _PIXELS)
+            pixels.append(heatmap.ravel()[::step])
+            marked.append(read_mask(sample, (heatmap.shape[0], heatmap.shape[1])).ravel()[::step])
+    return calibrate(
+        scores[False],
+        scores[True],
+        split_hash=split.split_hash,
+        far=far,
+        heatmap=_scale(background) if background else None,
+        pixel=pixel_threshold(
+            maxima,
+            np.concatenate(pixels) if pixels else np.empty(0, np.float32),
+            np.concatenate(marked) if marked else np.empty(0, np.bool_),
+            far=far,
+            images=len(pixels),
+        )
+        if maxima
+        else None,
     )
 
 
-def calibrated(detector: Detector, split: Split, far: float) -> Calibration:
-    """Thresholds and scale from the calibration split, which nothing was fitted on."""
-    good, scale = held_out(detector, split.good("calibrate"))
-    defects, _ = held_out(detector, split.defects("calibrate"))
-    return calibrate(good, defects, split_hash=split.manifest.split_hash, far=far, heatmap=scale)
+def _scale(background: Sequence[NDArray[np.float32]]) -> HeatmapScale:
+    low, high = (float(q) for q in np.quantile(np.concatenate(background), [0.5, 0.999]))
+    above = float(np.nextafter(np.float32(low), np.float32(np.inf)))
+    return HeatmapScale(low=low, high=max(high, above), images=len(background))
 
 
 def finish(
@@ -146,51 +143,88 @@ def finish(
     *,
     backbone: str | None,
     settings: Mapping[str, JsonValue],
+    curve: Sequence[tuple[float, float]] = (),
 ) -> None:
     """Calibrates, measures on test, writes the run's folder and pushes it where asked.
 
     Args:
-        detector: fitted.
+        detector: fitted; for several categories one that serves all of them, or whose `select` gives each.
         member: what it is called in an inspector.
         args: of the script.
         split: that it was fitted on.
         emissions: of the fitting.
         backbone: where weights came from that were not trained here.
         settings: of the method, for the card.
+        curve: training and validation loss of each epoch.
     """
     (args.out / RUN).unlink(missing_ok=True)  # of other settings; until the end this is no finished run
     detector = detector.cpu().eval().requires_grad_(False)
-    calibration = calibrated(detector, split, args.far)
-    save_detector(args.out, detector, CalibrationFile(categories={args.category: calibration}))
-    (args.out / MANIFEST).write_text(split.manifest.model_dump_json(indent=1) + "\n")
-    weights = args.out / "model.safetensors"
+    each = {category: detector.select(category) for category in split.categories}
+    calibrations = {category: calibrated(one, split.of(category), args.far) for category, one in each.items()}
+    save_detector(args.out, detector, CalibrationFile(categories=calibrations))
+    for category in split.categories:
+        manifest_path(args.out, category, split.categories).write_text(
+            split.manifest(category).model_dump_json(indent=1) + "\n"
+        )
+    figures = {
+        category: CategoryFigures(
+            data=data_figures(split, category),
+            test=_tested(one, member, args, split.of(category), calibrations[category]),
+        )
+        for category, one in each.items()
+    }
+    several = len(figures) > 1
     metrics = ModelMetrics(
         kind=detector.kind,
         member=member,
-        category=args.category,
-        data=data_figures(split, args),
+        category=ALL if several else split.categories[0],
+        data=data_figures(split),
         backbone=backbone,
         parameters=sum(parameter.numel() for parameter in detector.state_dict().values()),
-        model_bytes=weights.stat().st_size,
-        settings={"seed": args.seed, "far": args.far, **settings},
-        test=None,
+        model_bytes=(args.out / "model.safetensors").stat().st_size,
+        settings={"seed": args.seed, "far": args.far, **_protocol(args), **settings},
+        test=None if several else figures[split.categories[0]].test,
+        by_category=figures if several else {},
+        curve=tuple(curve),
         training=TrainingFigures(**dataclasses.asdict(emissions)),
         versions=versions(),
     )
-    if split.samples("test"):
-        alone = _alone(detector, member, args, calibration)
-        found = evaluate(alone, split.samples("test"), data=metrics.data.name, split="test", progress=True)
-        metrics = metrics.model_copy(update={"test": found.members[member]})
     (args.out / "metrics.json").write_text(metrics.model_dump_json(indent=1) + "\n")
     write_card(args.out, args.push)
-    run = {"identity": identity(args, split), "member": member, "data": str(args.data.resolve()), "layout": args.layout}
+    data = args.data if isinstance(args.data, str) else str(args.data.resolve())
+    run = {"identity": identity(args, split), "member": member, "data": data, "layout": args.layout}
     (args.out / RUN).write_text(json.dumps(run, indent=1) + "\n")
     (args.out / "checkpoint.safetensors").unlink(missing_ok=True)
-    test = metrics.test
-    auroc = "no test pictures" if test is None else f"image AUROC {test.image_auroc}, AU-PRO {test.au_pro}"
-    print(f"{member}: {args.out} ({auroc})")
+    for category, found in figures.items():
+        test = found.test
+        auroc = "no test pictures" if test is None else f"image AUROC {test.image_auroc}, AU-PRO {test.au_pro}"
+        print(f"{member}: {args.out} ({category + ': ' if several else ''}{auroc})")
     if args.push:
         push_run(args.out, args.push, args.tag)
+
+
+def manifest_path(run: Path, category: str, categories: Sequence[str] = ()) -> Path:
+    """Where a run keeps the manifest of a category; a run over several has a file for each."""
+    alone = run / MANIFEST
+    each = run / f"manifest-{category}.json"
+    return each if len(categories) > 1 or (not categories and each.is_file()) else alone
+
+
+def _protocol(args: RunArgs) -> dict[str, JsonValue]:
+    """Of the split, as far as it is not the usual one."""
+    named: dict[str, JsonValue] = {"protocol": args.protocol} if args.protocol != "mvtec" else {}
+    named |= {"fold": f"{args.fold} of {args.folds}"} if args.protocol == "kfold" else {}
+    named |= {"shots": args.shots} if args.shots is not None else {}
+    return named | ({"near_duplicates": "dropped"} if args.drop_near_duplicates else {})
+
+
+def _tested(detector: Detector, member: str, args: RunArgs, split: Split, calibration: Calibration) -> Figures | None:
+    """Figures on the test pictures of one category."""
+    samples = split.samples("test")
+    if not samples:
+        return None
+    alone = _alone(detector, member, args, split.categories[0], calibration)
+    return measured(alone, samples, data=split.name, split="test", progress=True).members[member]
 
 
 def push_run(run: Path, repo_id: str, tag: str | None) -> str:
@@ -223,21 +257,7 @@ def _digest(run: Path) -> str:
     return hashlib.sha256(b"".join((run / name).read_bytes() for name in MODEL_FILES)).hexdigest()
 
 
-def data_figures(split: Split, args: DataArgs) -> DataFigures:
-    """What a card says about the data."""
-    from training.splits import counts
-
-    manifest = split.manifest
-    return DataFigures(
-        name=args.data.resolve().name,
-        layout=manifest.layout,
-        seed=manifest.seed,
-        split_hash=manifest.split_hash,
-        counts={name: dict(labels) for name, labels in counts(manifest).items()},
-    )
-
-
-def _alone(detector: Detector, member: str, args: RunArgs, calibration: Calibration) -> Inspector:
+def _alone(detector: Detector, member: str, args: RunArgs, category: str, calibration: Calibration) -> Inspector:
     """An inspector of this one detector, so that the test figures come from the path that serves."""
     ref = MemberRef(name=member, repo="local/run", commit="0" * 40, sha256="0" * 64)
     threshold = "f1" if "f1" in calibration.thresholds else "far"
@@ -245,7 +265,7 @@ def _alone(detector: Detector, member: str, args: RunArgs, calibration: Calibrat
         name="alone", description={}, rule=Rule(kind="any", members=(member,), threshold=threshold), required=(member,)
     )
     file = InspectorFile(
-        category=args.category, labels=("good",), members=(ref,), policies=(policy,), default_policy="alone"
+        category=category, labels=("good",), members=(ref,), policies=(policy,), default_policy="alone"
     )
     meter = EmissionsMeter(args.country, args.cpu_power_w)
     members = [Member(ref, detector, calibration)]

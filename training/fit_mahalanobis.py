@@ -1,23 +1,23 @@
 """Fits Gaussian statistics of trunk features on good pictures (anomaly/detectors/mahalanobis.py)."""
 
 import sys
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain
 from typing import Literal
 
-import numpy as np
 import torch
+from pydantic import JsonValue
 from torch import Tensor
 
-from anomaly.backbones import Pretrained, Trunk, make_trunk, patch_layers
-from anomaly.datasets import Sample
+from anomaly.backbones import Pretrained, Trunk, patch_layers, whole_patches
 from anomaly.detectors import Mahalanobis, MahalanobisConfig
 from anomaly.detectors.mahalanobis import pooled_features
 from anomaly.emissions import measure_training
 from training.arguments import RunArgs, flag, run
 from training.finish import already_done, finish, pretrained, split_data
-from training.pictures import batches
+from training.fitting import maps_of, trunk_with
+from training.gaussians import gaussians, thinned
 
 _VALUES = 300_000_000  # floats of features kept while fitting (1.2 GB, for a moment twice that)
 
@@ -28,6 +28,9 @@ class Args(RunArgs):
         "one Gaussian a position (PaDiM), or one of pooled features", "position"
     )
     image_size: int = flag("side that pictures are resized to", 256, least=32)
+    layers: tuple[int, ...] | None = flag(
+        "of the trunk; by default strides 8 and 16 of a CNN with position, all with global; a ViT's last block", None
+    )
     max_channels: int = flag("at most this many channels a position, drawn at random (PaDiM)", 128, least=1)
 
 
@@ -37,74 +40,69 @@ def main(args: Args) -> None:
         return
     with measure_training(args.country, args.cpu_power_w) as emissions:
         weights = pretrained(args, default="resnet18")
-        trunk = make_trunk(weights)
-        config = trunk_config(args, weights, trunk)
-        detector = fit(config, trunk, features(config, trunk, split.good("train", "validate")), args)
+        trunk = trunk_with(weights, args.layers)
+        config = trunk_config(args, weights, trunk, split.categories)
+        good = [split.good("train", "validate", category=category) for category in split.categories]
+        each = (vectors(config, maps_of(trunk, config, config.use_layers, samples)) for samples in good)
+        detector = fit(config, trunk, each, args)
     member = "mahalanobis" if args.pooling == "position" else "mahalanobis_global"
-    settings = {"pooling": args.pooling, "image_size": args.image_size, "channels": len(detector.channels)}
+    settings: dict[str, JsonValue] = {
+        "pooling": args.pooling,
+        "image_size": config.input_size[0],
+        "layers": list(config.use_layers),
+        "channels": len(detector.channels),
+    }
     finish(detector, member, args, split, emissions, backbone=weights.source, settings=settings)
 
 
-def trunk_config(args: Args, weights: Pretrained, trunk: Trunk) -> MahalanobisConfig:
+def trunk_config(args: Args, weights: Pretrained, trunk: Trunk, categories: tuple[str, ...]) -> MahalanobisConfig:
     """Patches come from the middle layers, a pooled vector from all of them."""
     layers = patch_layers(trunk.config) if args.pooling == "position" else trunk.config.layers
+    side = whole_patches(trunk, args.image_size)
     return MahalanobisConfig(
-        input_size=(args.image_size, args.image_size),
+        input_size=(side, side),
         mean=weights.mean,
         std=weights.std,
         trunk=trunk.config,
-        use_layers=layers,
+        use_layers=args.layers or layers,
         pooling=args.pooling,
+        categories=categories if len(categories) > 1 else (),
     )
 
 
-def features(config: MahalanobisConfig, trunk: Trunk, samples: Sequence[Sample]) -> Iterator[Tensor]:
-    """(P, C) of each picture, one batch of them in memory at a time."""
-    for batch in batches(samples, config, "features"):
-        with torch.no_grad():
-            maps = trunk(batch, config.use_layers)
-        yield from pooled_features([maps[layer] for layer in config.use_layers], config.pooling)[0]
+def vectors(config: MahalanobisConfig, maps: Iterable[dict[int, Tensor]]) -> Iterator[Tensor]:
+    """(P, C) of each picture."""
+    for batch in maps:
+        yield from pooled_features([batch[layer] for layer in config.use_layers], config.pooling)[0]
 
 
-def fit(config: MahalanobisConfig, trunk: Trunk, vectors: Iterable[Tensor], args: Args) -> Mahalanobis:
-    """Mean and whitening matrix at each position.
+def fit(config: MahalanobisConfig, trunk: Trunk, categories: Iterable[Iterable[Tensor]], args: Args) -> Mahalanobis:
+    """A Gaussian at each position for each category, all of the same channels.
 
-    The covariance is (1 - a) S + a m I: `a` is Ledoit and Wolf's shrinkage at the position, but m is the mean variance
-    of all positions, not of this one. With its own m a flat patch of background, whose variance is near zero, is shrunk
-    towards zero and calls every speck a defect.
+    Args:
+        config: settings.
+        trunk: that the vectors come from.
+        categories: (P, C) of each picture of each category, in the order of config.categories; one where that is ().
+        args: seed and the number of channels.
     """
-    from sklearn.covariance import ledoit_wolf_shrinkage
-
-    first = next(stream := iter(vectors))
-    chosen = torch.arange(first.shape[1])
-    if config.pooling == "position" and len(chosen) > args.max_channels:
-        drawn = torch.randperm(len(chosen), generator=torch.Generator().manual_seed(args.seed))[: args.max_channels]
-        chosen = drawn.sort().values
-    kept = thinned((vector[:, chosen] for vector in chain([first], stream)), _VALUES)  # (N, P, d)
-    mean = kept.mean(dim=0)
-    target = float((kept - mean).square().mean())
-    whitener = torch.empty(len(mean), len(chosen), len(chosen))
-    identity = np.eye(len(chosen))
-    for position in range(len(mean)):
-        x = kept[:, position].double().numpy()
-        # where nothing varies at all (a black background) it is 0 / 0, and scikit-learn says 0
-        shrinkage = 1.0 if (x == x[0]).all() else ledoit_wolf_shrinkage(x)
-        covariance = (1 - shrinkage) * np.cov(x.T, bias=True).reshape(identity.shape)
-        covariance += max(shrinkage, 1e-6) * max(target, 1e-12) * identity
-        whitener[position] = torch.from_numpy(np.linalg.inv(np.linalg.cholesky(covariance)))
-    return Mahalanobis(config, trunk, mean, whitener, chosen)
+    chosen = torch.empty(0, dtype=torch.int64)
+    found = []
+    for pictures in categories:
+        first = next(stream := iter(pictures))
+        if not len(chosen):
+            chosen = channels(first.shape[1], args.max_channels if config.pooling == "position" else None, args.seed)
+        found.append(gaussians(thinned((picture[:, chosen] for picture in chain([first], stream)), _VALUES)))
+    means, whiteners = zip(*found, strict=True)
+    if config.categories:
+        return Mahalanobis(config, trunk, torch.stack(means), torch.stack(whiteners), chosen)
+    return Mahalanobis(config, trunk, means[0], whiteners[0], chosen)
 
 
-def thinned(tensors: Iterable[Tensor], values: int) -> Tensor:
-    """Stacks them. Beyond this many floats only every second, fourth, ... one is kept."""
-    kept: list[Tensor] = []
-    step = 1
-    for index, tensor in enumerate(tensors):
-        if index % step == 0:
-            kept.append(tensor)
-        if len(kept) > 2 and len(kept) * tensor.numel() > values:
-            kept, step = kept[::2], 2 * step
-    return torch.stack(kept)
+def channels(count: int, most: int | None, seed: int) -> Tensor:
+    """(d,) int64: all, or as many as allowed, drawn at random (PaDiM, section III-B), in ascending order."""
+    if most is None or count <= most:
+        return torch.arange(count)
+    return torch.randperm(count, generator=torch.Generator().manual_seed(seed))[:most].sort().values
 
 
 if __name__ == "__main__":

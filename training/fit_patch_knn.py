@@ -2,30 +2,49 @@
 
 import math
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
-from tqdm import trange
 
-from anomaly.backbones import Pretrained, Trunk, make_trunk, patch_layers
-from anomaly.datasets import Sample
+from anomaly.backbones import Pretrained, Trunk, patch_layers, whole_patches
 from anomaly.detectors import PatchKNN, PatchKNNConfig
+from anomaly.detectors.patch_knn import to_space
 from anomaly.detectors.patches import patch_features
 from anomaly.emissions import measure_training
 from anomaly.errors import DataError
 from training.arguments import RunArgs, flag, run
+from training.coreset import coreset, reservoir, whitening
 from training.finish import already_done, finish, pretrained, split_data
-from training.pictures import batches
+from training.fitting import maps_of, trunk_with
 
-_PROJECTED = 64  # dimensions that distances are compared in while choosing (Johnson-Lindenstrauss, as in the paper)
+_SHARE = 0.01  # of the patches; with few pictures that would be a handful, so all are kept
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args(RunArgs):
-    image_size: int = flag("side that pictures are resized to", 256, least=32)
-    coreset: float = flag("share of the patches to keep", 0.01)
+    preset: Literal["patchcore", "anomalydino"] | None = flag(
+        "patchcore: Euclidean distance, 3x3 averages, 256 px; anomalydino: cosine distance, plain tokens, 448 px, "
+        "every patch kept; by default anomalydino for a ViT, patchcore for a CNN",
+        None,
+    )
+    image_size: int | None = flag("side that pictures are resized to, by default the preset's", None, least=32)
+    layers: tuple[int, ...] | None = flag(
+        "of the trunk; by default strides 8 and 16 of a CNN, a ViT's last block", None
+    )
+    whiten: bool = flag("compare patches behind a PCA whitening (Mahalanobis PatchCore)", False)
+    score: Literal["top", "max", "reweighted"] = flag(
+        "of the picture: mean of the largest 1 %% of patch distances, the largest, or PatchCore's eq. 7", "top"
+    )
+    rotations: int = flag(
+        "turned copies of each picture, 1: none; 8 as AnomalyDINO where parts lie any way", 1, least=1
+    )
+    coreset: float | None = flag(
+        f"share of the patches to keep; by default {_SHARE}, and all with --shots or anomalydino", None
+    )
     max_candidates: int = flag(
         "patches held while fitting; beyond it an even random sample (reservoir)", 60_000, least=1
     )
@@ -33,93 +52,68 @@ class Args(RunArgs):
 
 
 def main(args: Args) -> None:
-    if not 0 < args.coreset <= 1:
+    if args.coreset is not None and not 0 < args.coreset <= 1:
         raise DataError(f"--coreset must lie in (0, 1], not {args.coreset}")
     split = split_data(args)
     if already_done(args, split):
         return
     with measure_training(args.country, args.cpu_power_w) as emissions:
         weights = pretrained(args, default="resnet18")
-        trunk = make_trunk(weights)
+        trunk = trunk_with(weights, args.layers)
         config = knn_config(args, weights, trunk)
-        detector = fit(config, trunk, features(config, trunk, split.good("train", "validate")), args)
-    settings = {"image_size": args.image_size, "coreset": args.coreset, "memory": len(detector.memory)}
+        good = split.good("train", "validate")
+        detector = fit(config, trunk, maps_of(trunk, config, config.use_layers, good, args.rotations), args)
+    settings: dict[str, JsonValue] = {
+        "image_size": config.input_size[0],
+        "layers": list(config.use_layers),
+        "metric": config.metric,
+        "score": config.score,
+        "whitened": config.whitened,
+        "rotations": args.rotations,
+        "memory": len(detector.memory),
+    }
     finish(detector, "patch_knn", args, split, emissions, backbone=weights.source, settings=settings)
 
 
 def knn_config(args: Args, weights: Pretrained, trunk: Trunk) -> PatchKNNConfig:
+    """What the preset says, and what was asked for instead."""
+    dino = is_dino(args, trunk)
+    side = whole_patches(trunk, args.image_size or (448 if dino else 256))
     return PatchKNNConfig(
-        input_size=(args.image_size, args.image_size),
+        input_size=(side, side),
         mean=weights.mean,
         std=weights.std,
         trunk=trunk.config,
-        use_layers=patch_layers(trunk.config),
+        use_layers=args.layers or patch_layers(trunk.config),
+        window=1 if dino else 3,
+        whitened=args.whiten,
+        metric="cosine" if dino else "euclidean",
+        score=args.score,
     )
 
 
-def features(config: PatchKNNConfig, trunk: Trunk, samples: Sequence[Sample]) -> Iterable[dict[int, Tensor]]:
-    """Maps by batch, one batch in memory at a time."""
-    for batch in batches(samples, config, "features"):
-        with torch.no_grad():
-            yield trunk(batch, config.use_layers)
+def is_dino(args: Args, trunk: Trunk) -> bool:
+    """Whether patches are compared as AnomalyDINO does."""
+    return args.preset == "anomalydino" or (args.preset is None and trunk.config.library == "transformers")
 
 
 def fit(config: PatchKNNConfig, trunk: Trunk, maps: Iterable[dict[int, Tensor]], args: Args) -> PatchKNN:
     """Memory bank of a share of all patches, chosen by greedy k-center from a bounded sample of them."""
     generator = torch.Generator().manual_seed(args.seed)
     candidates, seen = reservoir(
-        (patch_features([m[layer] for layer in config.use_layers]).flatten(2).mT.flatten(0, 1) for m in maps),
+        (
+            patch_features([m[layer] for layer in config.use_layers], config.window).flatten(2).mT.flatten(0, 1)
+            for m in maps
+        ),
         args.max_candidates,
         generator,
     )
-    size = min(max(1, math.ceil(args.coreset * seen)), args.max_memory, len(candidates))
-    projection = torch.randn(candidates.shape[1], _PROJECTED, generator=generator) / math.sqrt(_PROJECTED)
-    chosen = k_center(candidates @ projection, size, generator)
-    return PatchKNN(config, trunk, candidates[chosen].contiguous())
-
-
-def reservoir(patches: Iterable[Tensor], size: int, generator: torch.Generator) -> tuple[Tensor, int]:
-    """An even random sample of a stream of rows, and how many there were (Vitter 1985, algorithm R, by blocks)."""
-    kept = torch.empty(0)
-    seen = 0
-    for rows in patches:
-        if seen == 0:
-            kept = torch.empty(size, rows.shape[1])
-        room = max(0, min(size - seen, len(rows)))
-        kept[seen : seen + room] = rows[:room]
-        late = rows[room:]
-        if len(late):
-            ranks = torch.arange(seen + room, seen + len(rows))  # the i-th row replaces a random one of i + 1
-            places = (torch.rand(len(late), generator=generator, dtype=torch.float64) * (ranks + 1)).long()
-            for row, place in zip(late[places < size], places[places < size].tolist(), strict=True):
-                kept[place] = row
-        seen += len(rows)
-    return kept[: min(seen, size)], seen
-
-
-def k_center(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """Greedy k-center: each next one is the point farthest from all that were chosen (Sener & Savarese 2018, alg. 1).
-
-    Args:
-        points: (N, d).
-        size: how many to choose.
-        generator: for the first one.
-
-    Returns:
-        (size,) int64, indices.
-    """
-    norms = points.square().sum(dim=1)
-    nearest = torch.full((len(points),), torch.inf)
-    chosen = torch.empty(size, dtype=torch.int64)
-    chosen[0] = torch.randint(len(points), (1,), generator=generator)
-    for step in trange(1, size, desc="coreset", unit="patch", leave=False, disable=None):
-        last = int(chosen[step - 1])
-        # |a - b|^2 without the root: the order is the same
-        squared = torch.addmv(norms, points, points[last], alpha=-2).add_(norms[last])
-        torch.minimum(nearest, squared, out=nearest)
-        nearest[last] = -torch.inf  # rounding must not choose it twice
-        chosen[step] = nearest.argmax()
-    return chosen
+    behind = whitening(candidates) if config.whitened else None
+    points = to_space(candidates, config.metric, behind)
+    share = args.coreset or (1.0 if args.shots or is_dino(args, trunk) else _SHARE)
+    size = min(max(1, math.ceil(share * seen)), args.max_memory, len(points))
+    memory = points[coreset(points, size, generator)] if size < len(points) else points
+    return PatchKNN(config, trunk, memory.contiguous(), *(behind or ()))
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from anomaly import images
 from anomaly.datasets import Dataset, Sample
 from anomaly.detectors import DetectorConfig
 from anomaly.detectors.base import prepare
-from training.splits import Manifest, SplitName
+from training.manifest import Manifest, SplitName
 
 _CACHE_BYTES = 2_000_000_000
 _PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}

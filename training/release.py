@@ -12,17 +12,18 @@ from typing import Literal
 from anomaly import hub
 from anomaly.calibration import Calibration, ThresholdName, least_good, read_calibration
 from anomaly.cards import write_card
-from anomaly.datasets import read_dataset
+from anomaly.datasets import Sample, read_dataset
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError, ModelLoadError, RepoNotFoundError, RevisionNotFoundError
 from anomaly.evaluation import evaluate, hardware, versions
-from anomaly.figures import InspectorMetrics, ModelMetrics
+from anomaly.figures import DataFigures, InspectorMetrics, ModelMetrics
 from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, Member, MemberRef
 from anomaly.model_repo import CARD_FILES, MODEL_FILES, load_detector
 from anomaly.policy import Policy, ReviewBand, Rule
 from training.arguments import flag, run
-from training.finish import MANIFEST, RUN, push_run, pushed
-from training.splits import Manifest
+from training.finish import RUN, manifest_path, push_run, pushed
+from training.hub_data import local_data
+from training.manifest import Manifest
 
 _REVIEW = 0.10  # p-value below which a member that does not reach its threshold is unsure
 
@@ -35,7 +36,7 @@ class Args:
     push: str | None = flag("Hub repo (org/name) for the inspector; members go to org/name-<member>", None)
     tag: str | None = flag("of the release", None)
     name: str = flag("of a local release (org/name)", "local/inspector")
-    data: Path | None = flag("to measure on; by default where the first run had it", None)
+    data: Path | str | None = flag("to measure on; by default where the first run had it", None)
     layout: Literal["auto", "folder", "mvtec", "visa"] = flag("of the data", "auto")
     note: str | None = flag("what this release is for, one sentence in its card", None)
     country: str = flag("ISO 3166 alpha-3 code, for the estimate of emissions", "USA")
@@ -54,7 +55,8 @@ def main(args: Args) -> None:
     else:
         refs = {member: _pushed(run, f"{args.push}-{member}") for member, run in runs.items()}
     first = ModelMetrics.model_validate_json((next(iter(runs.values())) / "metrics.json").read_bytes())
-    labels = tuple(sorted({label for labels in first.data.counts.values() for label in labels}, key=_good_first))
+    data = first.by_category[args.category].data if first.by_category else first.data
+    labels = tuple(sorted({label for labels in data.counts.values() for label in labels}, key=_good_first))
     file = InspectorFile(
         category=args.category,
         labels=labels,
@@ -65,7 +67,7 @@ def main(args: Args) -> None:
     if (commit := _released(args, file)) is not None:
         print(f"{args.push or args.name}@{commit}: released already")
         return
-    metrics = measure(args, runs, file, calibrations, first)
+    metrics = measure(args, runs, file, calibrations, data)
     with TemporaryDirectory() as folder:
         released = Path(folder)
         (released / INSPECTOR_FILE).write_text(file.model_dump_json(indent=1) + "\n")
@@ -173,33 +175,61 @@ def measure(
     runs: Mapping[str, Path],
     file: InspectorFile,
     calibrations: Mapping[str, Calibration],
-    first: ModelMetrics,
+    data: DataFigures,
 ) -> InspectorMetrics:
-    """The ensemble's figures on the test pictures."""
-    run = next(iter(runs.values()))
-    recorded = json.loads((run / RUN).read_text())
-    data = args.data or Path(recorded["data"])
-    dataset = read_dataset(data, args.category, recorded["layout"] if args.layout == "auto" else args.layout)
-    if not dataset.test:
-        raise DataError(f"{data} has no test pictures to measure the release on; give --data DIR")
-    manifest = Manifest.model_validate_json((run / MANIFEST).read_bytes())
-    kept_apart = {entry.path: entry.sha256 for entry in manifest.entries if entry.split == "test"}
-    if kept_apart != {s.relative: hashlib.sha256(s.path.read_bytes()).hexdigest() for s in dataset.test}:
-        raise DataError(f"{data}: its test pictures are not those that {run} kept apart; train again on this data")
+    """The ensemble's figures on the pictures that the runs kept apart."""
+    samples = kept_apart_samples(next(iter(runs.values())), args.category, args.data, args.layout)
     refs = {ref.name: ref for ref in file.members}
-    members = [Member(refs[name], load_detector(run).detector, calibrations[name]) for name, run in runs.items()]
+    members = [
+        Member(refs[name], load_detector(run).detector.select(args.category), calibrations[name])
+        for name, run in runs.items()
+    ]
     meter = EmissionsMeter(args.country, args.cpu_power_w)
     inspector = Inspector(file, members, source="release", revision="new", commit="0" * 40, meter=meter)
-    found = evaluate(inspector, dataset.test, data=first.data.name, split="test", progress=True)
+    found = evaluate(inspector, samples, data=data.name, split="test", progress=True)
     return InspectorMetrics(
         category=args.category,
-        data=first.data,
+        data=data,
         members=found.members,
         policies=found.policies,
         hardware=hardware(),
         country=args.country,
         versions=versions(),
     )
+
+
+def kept_apart_samples(
+    run: Path,
+    category: str,
+    data: Path | str | None = None,
+    layout: Literal["auto", "folder", "mvtec", "visa"] = "auto",
+) -> list[Sample]:
+    """The test pictures that a finished run kept apart, by its manifest; every file is checked to be the same.
+
+    Args:
+        run: its folder.
+        category: whose pictures.
+        data: where the pictures are now; by default where they were.
+        layout: of the data; `auto` takes the run's.
+
+    Raises:
+        DataError: it kept none apart, or one of them is another picture now.
+    """
+    recorded = json.loads((run / RUN).read_text())
+    root, _ = local_data(str(data or recorded["data"]))
+    chosen = recorded["layout"] if layout == "auto" else layout
+    by_path = {sample.relative: sample for sample in read_dataset(root, category, chosen).samples}
+    manifest = Manifest.model_validate_json(manifest_path(run, category).read_bytes())
+    kept_apart = {entry.path: entry.sha256 for entry in manifest.entries if entry.split == "test"}
+    if not kept_apart:
+        raise DataError(f"{run} kept no test pictures apart to measure the release on; train with a test part")
+    for path, sha256 in kept_apart.items():
+        if path not in by_path or hashlib.sha256(by_path[path].path.read_bytes()).hexdigest() != sha256:
+            raise DataError(
+                f"{root}: {path} is not the test picture that {run} kept apart; give --data with the pictures of the "
+                "run, or train again on this data"
+            )
+    return [by_path[path] for path in kept_apart]
 
 
 def _released(args: Args, file: InspectorFile) -> str | None:

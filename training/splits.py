@@ -1,147 +1,137 @@
 """Seeded, disjoint splits of a data set, written down with the hash of every picture.
 
-The data set's own test part stays the test. Its train part is divided, label by label, into train, validate (for
-stopping and choosing) and calibrate (for thresholds and p-values), so that no number is learned where it is reported.
+*mvtec*       the data set's own test part stays the test; its train part is divided, label by label, into train,
+              validate (for stopping and choosing) and calibrate (for thresholds and p-values).
+*supervised*  train and test parts are merged and divided anew, label by label: a fifth to test by default, a fifth to
+              calibrate and validate, the rest to train.
+*kfold*       merged likewise; the f-th of k parts is the test. For sets too small to give up a fifth of them.
+
+In each of them no number is learned where it is reported.
 """
 
 import hashlib
 import itertools
-import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Annotated, Literal, get_args
-
-from pydantic import BaseModel, ConfigDict, Field
 
 from anomaly.datasets import GOOD, Dataset, Sample
 from anomaly.errors import CalibrationError, DataError
+from training.manifest import DroppedEntry, Manifest, ManifestEntry, Protocol, SplitName, verify_disjoint
 
-__all__ = ["DroppedEntry", "Manifest", "ManifestEntry", "SplitName", "counts", "make_manifest", "verify_disjoint"]
-
-SplitName = Literal["train", "validate", "calibrate", "test"]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+__all__ = ["make_manifest"]
 
 FEW = 4  # of a label; from here on calibrate and validate get one at least, and two remain to train on
-
-
-class ManifestEntry(BaseModel):
-    """One picture and the split it belongs to."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: str  # Sample.relative
-    sha256: Sha256  # of the file
-    label: str
-    split: SplitName
-    group: str | None  # what group_regex captured in the path
-
-
-class DroppedEntry(BaseModel):
-    """A train picture left out of every split, because the same file is in the test part."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    path: str
-    sha256: Sha256
-    same_as: str  # path of the test picture
-
-
-class Manifest(BaseModel):
-    """Which picture is in which split; entries and dropped are sorted by path."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: Literal[1] = 1
-    category: str
-    layout: str
-    seed: int
-    group_regex: str | None
-    entries: tuple[ManifestEntry, ...]
-    dropped: tuple[DroppedEntry, ...]
-
-    @property
-    def split_hash(self) -> str:
-        """SHA-256 in hex of all of the manifest: the same pictures, names and split give the same hash anywhere."""
-        text = json.dumps(self.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
 
 
 def make_manifest(
     dataset: Dataset,
     seed: int = 0,
-    calibrate_share: float = 0.2,
-    validate_share: float = 0.1,
+    calibrate_share: float | None = None,
+    validate_share: float | None = None,
     group_regex: str | None = None,
     far: float = 0.05,
+    *,
+    protocol: Protocol = "mvtec",
+    test_share: float = 0.2,
+    folds: int = 5,
+    fold: int = 0,
+    shots: int | None = None,
 ) -> Manifest:
     """Divide a data set.
 
-    Pictures of one group, and byte-identical pictures, stay together. A train picture that is byte-identical to a test
-    picture is left out and listed in `dropped`.
+    Pictures of one group, and byte-identical pictures, stay together. With `mvtec` a train picture that is
+    byte-identical to a test picture is left out and listed in `dropped`.
 
     Args:
-        dataset: its test part is taken over as it is; its train part is divided.
+        dataset: what to divide.
         seed: another seed gives another division.
-        calibrate_share: share of each label for calibrate. For good pictures it is raised, up to half of them, where
-            `far` needs more. Of four defects or more of a label one at least comes here, where the groups allow it.
-        validate_share: share of each label for validate, likewise.
+        calibrate_share: share of each label for calibrate, of what is divided; by default 0.2, for `supervised` 0.12.
+            For good pictures it is raised, up to half of them, where `far` needs more. Of four defects or more of a
+            label one at least comes here, where the groups allow it.
+        validate_share: share of each label for validate, likewise; by default 0.1, for `supervised` 0.08.
         group_regex: searched in each relative path; what its one capture group finds names the picture's group
             (a board, a batch, a camera run). A picture in which it finds nothing stands alone.
         far: false-alarm rate in (0, 1) the calibration must be able to reach: it needs n good pictures with
             1 / (n + 1) <= far.
+        protocol: what the test is, see the head of this file.
+        test_share: of each label, for `supervised`.
+        folds: how many parts, for `kfold`.
+        fold: which of them is the test, from 0.
+        shots: leave at most this many train pictures of each label, and none to validate.
 
     Raises:
         DataError: no train pictures, a faulty regex, a group on both sides of train and test, or one and the same
             file as good and as defect.
         CalibrationError: too few good pictures for `far`, or a share out of range.
     """
+    calibrate_share = calibrate_share if calibrate_share is not None else 0.12 if protocol == "supervised" else 0.2
+    validate_share = validate_share if validate_share is not None else 0.08 if protocol == "supervised" else 0.1
     if not 0 < far < 1:
         raise CalibrationError(f"far={far} must lie between 0 and 1, such as 0.05 for one false alarm in 20 good parts")
-    if calibrate_share < 0 or validate_share < 0 or not calibrate_share + validate_share < 1:
+    held_out = calibrate_share + validate_share + (test_share if protocol == "supervised" else 0)
+    if min(calibrate_share, validate_share, test_share) < 0 or not held_out < 1:
         raise CalibrationError(
-            f"calibrate_share={calibrate_share} and validate_share={validate_share} must be 0 or more and sum to less "
-            "than 1, so that something is left to train on"
+            f"calibrate_share={calibrate_share}, validate_share={validate_share} and test_share={test_share} must be "
+            "0 or more and sum to less than 1, so that something is left to train on"
         )
+    if protocol == "kfold" and not (folds >= 2 and 0 <= fold < folds):
+        raise DataError(f"fold {fold} of {folds} folds does not exist: give 2 folds or more, and count from 0")
     samples = sorted(dataset.samples, key=lambda sample: sample.relative)
-    if not any(sample.split == "train" for sample in samples):
-        raise DataError(f"{dataset.root}: no train pictures to divide; add train/good/…")
+    if protocol == "mvtec" and not any(sample.split == "train" for sample in samples):
+        raise DataError(f"{dataset.root}: no train pictures to divide; add train/good/… or take --protocol supervised")
     sha256 = {sample.relative: _sha256(sample) for sample in samples}
     group = _groups(samples, group_regex)
     _check_one_truth_a_file(samples, sha256)
 
-    test_path: dict[str, str] = {}
-    for sample in samples:
-        if sample.split == "test":
-            test_path.setdefault(sha256[sample.relative], sample.relative)
-    dropped = tuple(
-        DroppedEntry(path=s.relative, sha256=sha256[s.relative], same_as=test_path[sha256[s.relative]])
-        for s in samples
-        if s.split == "train" and sha256[s.relative] in test_path
-    )
+    dropped = _also_in_test(samples, sha256) if protocol == "mvtec" else ()
     gone = {entry.path for entry in dropped}
     kept = [sample for sample in samples if sample.relative not in gone]
 
-    train = [sample for sample in kept if sample.split == "train"]
-    units = sorted(_units(train, sha256, group), key=lambda unit: _rank(unit[0].relative, seed))
-    total = _count(units)
-    needed = _good_needed(far)
-    calibrate, units = _draw(units, total, calibrate_share, _least(total, calibrate_share) | {GOOD: needed})
-    _check_enough_good(_count(calibrate)[GOOD], total[GOOD], needed, far)
-    validate, _ = _draw(units, total, validate_share, _least(total, validate_share))
+    def units_of(pool: Iterable[Sample]) -> list[list[Sample]]:
+        return sorted(_units(pool, sha256, group), key=lambda unit: _rank(unit[0].relative, seed))
 
-    split: dict[str, SplitName] = {sample.relative: sample.split for sample in kept}
-    split |= {sample.relative: "calibrate" for unit in calibrate for sample in unit}
-    split |= {sample.relative: "validate" for unit in validate for sample in unit}
+    if protocol == "mvtec":
+        test = [[sample] for sample in kept if sample.split == "test"]
+        units = units_of(sample for sample in kept if sample.split == "train")
+    elif protocol == "supervised":
+        everything = units_of(kept)
+        total = _count(everything)
+        test, units = _draw(everything, total, test_share, _least(total, test_share))
+    else:
+        test, units = _fold(units_of(kept), folds, fold)
+    total = _count(test) + _count(units) if protocol == "supervised" else _count(units)
+    needed = _good_needed(far)
+    available = _count(units)[GOOD]
+    calibrate, units = _draw(units, total, calibrate_share, _least(total, calibrate_share) | {GOOD: needed})
+    _check_enough_good(_count(calibrate)[GOOD], available, needed, far)
+    validate, units = _draw(units, total, validate_share, _least(total, validate_share))
+    if shots is not None:
+        validate, units = [], _first(units + validate, shots, seed)
+
+    split: dict[str, SplitName] = {}
+    parts: tuple[tuple[SplitName, list[list[Sample]]], ...] = (
+        ("train", units),
+        ("validate", validate),
+        ("calibrate", calibrate),
+        ("test", test),
+    )
+    for name, part in parts:
+        split |= {sample.relative: name for unit in part for sample in unit}
     manifest = Manifest(
         category=dataset.category,
         layout=dataset.layout,
         seed=seed,
         group_regex=group_regex,
+        protocol=protocol,
+        fold=fold if protocol == "kfold" else None,
+        folds=folds if protocol == "kfold" else None,
+        shots=shots,
         entries=tuple(
             ManifestEntry(path=path, sha256=sha256[path], label=label, split=split[path], group=group[path])
             for path, label in ((sample.relative, sample.label) for sample in kept)
+            if path in split
         ),
         dropped=dropped,
     )
@@ -149,39 +139,43 @@ def make_manifest(
     return manifest
 
 
-def verify_disjoint(manifest: Manifest) -> None:
-    """Make sure that no picture and no group is in two splits.
-
-    Raises:
-        DataError: a path is listed twice, or one file (by hash) or one group is in two splits.
-    """
-    paths = Counter(entry.path for entry in manifest.entries)
-    if twice := sorted(path for path, n in paths.items() if n > 1):
-        raise DataError(f"manifest of {manifest.category}: {twice[0]} is listed twice; make the manifest anew")
-    first: dict[tuple[str, str], ManifestEntry] = {}
-    for entry in manifest.entries:
-        for what, value in (("file", entry.sha256), ("group", entry.group)):
-            if value is None:
-                continue
-            other = first.setdefault((what, value), entry)
-            if other.split != entry.split:
-                raise DataError(
-                    f"manifest of {manifest.category}: {what} {value} is in {other.split} ({other.path}) and in "
-                    f"{entry.split} ({entry.path}); all of it belongs on one side"
-                )
+def _also_in_test(samples: Sequence[Sample], sha256: Mapping[str, str]) -> tuple[DroppedEntry, ...]:
+    """Train pictures that are the same file as a test picture."""
+    test_path: dict[str, str] = {}
+    for sample in samples:
+        if sample.split == "test":
+            test_path.setdefault(sha256[sample.relative], sample.relative)
+    return tuple(
+        DroppedEntry(path=s.relative, sha256=sha256[s.relative], same_as=test_path[sha256[s.relative]])
+        for s in samples
+        if s.split == "train" and sha256[s.relative] in test_path
+    )
 
 
-def counts(manifest: Manifest) -> dict[SplitName, dict[str, int]]:
-    """Pictures in each of the four splits by label, "good" first; a label without pictures in a split is left out."""
-    return {
-        split: dict(
-            sorted(
-                Counter(entry.label for entry in manifest.entries if entry.split == split).items(),
-                key=lambda item: (item[0] != GOOD, item[0]),
-            )
-        )
-        for split in get_args(SplitName)
-    }
+def _fold(units: list[list[Sample]], folds: int, fold: int) -> tuple[list[list[Sample]], list[list[Sample]]]:
+    """The units of one fold, and the rest. Every unit is in exactly one fold."""
+    rest, part = units, units
+    for index in range(fold + 1):
+        if index == folds - 1:
+            part = rest
+            break
+        total = _count(rest)
+        part, rest = _draw(rest, total, 1 / (folds - index), {})
+    if not part:
+        raise DataError(f"fold {fold} of {folds} is empty: {len(units)} pictures or groups are too few for it")
+    chosen = {unit[0].relative for unit in part}
+    return part, [unit for unit in units if unit[0].relative not in chosen]
+
+
+def _first(units: Iterable[list[Sample]], shots: int, seed: int) -> list[list[Sample]]:
+    """At most `shots` pictures of each label, in the order of their rank: two are among four."""
+    taken: Counter[str] = Counter()
+    chosen: list[list[Sample]] = []
+    for sample in sorted((s for unit in units for s in unit), key=lambda s: _rank(s.relative, seed)):
+        if taken[sample.label] < shots:
+            taken[sample.label] += 1
+            chosen.append([sample])
+    return chosen
 
 
 def _sha256(sample: Sample) -> str:
@@ -281,7 +275,7 @@ def _draw(
     Single pictures meet that goal exactly. A group may go beyond it, but never takes more than half of what there is.
     """
     shares = {label: round(share * n) for label, n in total.items()}
-    goal = {label: max(n, least[label]) for label, n in shares.items()}
+    goal = {label: max(n, least.get(label, 0)) for label, n in shares.items()}
     most = {label: min(max(n // 2, shares[label]), n - 1) for label, n in _count(units).items()}
     taken: list[list[Sample]] = []
     rest: list[list[Sample]] = []

@@ -1,4 +1,4 @@
-"""Trains every detector that the data permits and releases them as one inspector.
+"""Trains every detector that the data permits and releases them as one inspector, one a category.
 
 `quick` (the default without a GPU) takes narrow networks and few epochs; `full` the published sizes. What was finished
 before a kill is not done again.
@@ -13,9 +13,17 @@ import torch
 
 from anomaly.backbones import read_weights
 from anomaly.errors import DataError
-from training import fit_mahalanobis, fit_patch_knn, release, train_autoencoder, train_classifier
+from training import (
+    fit_mahalanobis,
+    fit_patch_knn,
+    release,
+    train_autoencoder,
+    train_classical,
+    train_classifier,
+    train_localiser,
+)
 from training.arguments import DataArgs, flag, run
-from training.finish import Split, split_data
+from training.data import Split, split_data
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,37 +43,60 @@ QUICK: dict[str, dict[str, Any]] = {
     "classifier": {"image_size": 160, "epochs": 6},
 }
 
+CLASSICAL: dict[str, Literal["svm", "forest", "xgboost"]] = {
+    "classical_svm": "svm",
+    "classical_forest": "forest",
+    "classical_xgboost": "xgboost",
+}
+MANY = ("mahalanobis", "mahalanobis_global", "autoencoder", "baseline_cnn", "classifier", *CLASSICAL)  # categories
+
 
 def main(args: Args) -> None:
     split = split_data(args)
     if not split.samples("test"):
         raise DataError(f"{args.data} has no test pictures to measure the inspector on: put some into test/<class>")
     quick = args.preset == "quick" or (args.preset == "auto" and not torch.cuda.is_available())
-    runs = args.out / "runs"
-    done = [train_member(member, args, runs / member, quick) for member in members_for(split)]
-    shared: dict[str, Any] = {
-        "category": args.category,
-        "members": tuple(done),
-        "data": args.data,
-        "layout": args.layout,
-    }
-    shared |= {"country": args.country, "cpu_power_w": args.cpu_power_w, "tag": args.tag, "note": args.note}
-    release.main(release.Args(out=args.out, **shared))
-    if args.push:
-        release.main(release.Args(push=args.push, **shared))
+    runs = {member: train_member(member, args, split.categories, quick) for member in members_for(split)}
+    several = len(split.categories) > 1
+    for category in split.categories:  # an inspector is of one category; what serves several is in each of theirs
+        shared: dict[str, Any] = {
+            "category": category,
+            "members": tuple(folders[category] for folders in runs.values()),
+            "data": args.data,
+            "layout": args.layout,
+        }
+        shared |= {"country": args.country, "cpu_power_w": args.cpu_power_w, "tag": args.tag, "note": args.note}
+        name = f"local/inspector-{category}" if several else "local/inspector"
+        release.main(release.Args(out=args.out, name=name, **shared))
+        if args.push:
+            release.main(release.Args(push=f"{args.push}-{category}" if several else args.push, **shared))
 
 
 def members_for(split: Split) -> list[str]:
     """What the data permits: supervised detectors need labelled defects to train on and to calibrate with."""
     members = ["mahalanobis", "mahalanobis_global", "patch_knn", "autoencoder"]
     if split.defects("train") and split.defects("calibrate"):
-        members += ["baseline_cnn", "classifier"]
+        members += ["baseline_cnn", "classifier", *CLASSICAL]
+        if len(split.categories) == 1 and all(sample.mask or sample.boxes for sample in split.defects("train")):
+            members.append("localiser")
     return members
 
 
-def train_member(member: str, args: Args, out: Path, quick: bool) -> Path:
-    """Runs one detector's own script; returns the run's folder."""
-    common: dict[str, Any] = {field.name: getattr(args, field.name) for field in fields(DataArgs)} | {"out": out}
+def train_member(member: str, args: Args, categories: tuple[str, ...], quick: bool) -> dict[str, Path]:
+    """Runs one detector's own script, for all categories at once where it can; returns the run's folder for each."""
+    together = dict.fromkeys(categories, args.out / "runs" / member)
+    if len(categories) == 1 or member in MANY:
+        _train(member, args, args.category, args.out / "runs" / member, quick)
+        return together
+    apart = {category: args.out / "runs" / f"{member}-{category}" for category in categories}
+    for category, out in apart.items():
+        _train(member, args, category, out, quick)
+    return apart
+
+
+def _train(member: str, args: Args, category: str, out: Path, quick: bool) -> None:
+    common: dict[str, Any] = {field.name: getattr(args, field.name) for field in fields(DataArgs)}
+    common |= {"out": out, "category": category}
     trunk: dict[str, Any] = {"weights": args.weights, "backbone": args.backbone}
     effort = QUICK.get(member, {}) if quick else {}
     if member.startswith("mahalanobis"):
@@ -83,9 +114,12 @@ def train_member(member: str, args: Args, out: Path, quick: bool) -> Path:
         )
         start: dict[str, Any] = {} if scratch else trunk
         train_classifier.main(train_classifier.Args(**common, **effort, **start, arch=args.arch, member="classifier"))
+    elif member in CLASSICAL:
+        train_classical.main(train_classical.Args(**common, **trunk, **effort, head=CLASSICAL[member]))
+    elif member == "localiser":
+        train_localiser.main(train_localiser.Args(**common, **trunk, **effort))
     else:
         raise DataError(f"unknown member {member!r}")
-    return out
 
 
 if __name__ == "__main__":

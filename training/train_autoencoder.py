@@ -1,69 +1,181 @@
 """Trains a convolutional autoencoder on good pictures only (anomaly/detectors/autoencoder.py)."""
 
 import sys
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Literal
 
 import torch
+from pydantic import JsonValue
 from torch import Tensor
-from torch.nn import functional as F
 
+from anomaly.backbones import Pretrained, make_trunk, patch_layers
+from anomaly.datasets import Sample
 from anomaly.detectors import Autoencoder, AutoencoderConfig
+from anomaly.detectors.autoencoder import Perceptual, PerceptualConfig
 from anomaly.emissions import measure_training
 from anomaly.errors import DataError
 from training.arguments import RunArgs, flag, run
-from training.finish import already_done, finish, identity, split_data
+from training.finish import Split, already_done, finish, identity, pretrained, split_data
 from training.loop import Recipe, fit
-from training.pictures import Pictures
+from training.losses import reconstruction_loss
+from training.otsu import otsu_settings
+from training.pictures import Pictures, load
 
 _CHUNK = 32  # pictures in a validation batch
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args(RunArgs):
-    image_size: int = flag("side that pictures are resized to; a multiple of 32", 224, least=32)
-    width: int = flag("channels of the first stage; the published network has 64", 64, least=1)
-    batch_size: int = flag("pictures in a batch", 16, least=1)
+    recipe: Literal["light", "specialised"] | None = flag(
+        "defaults of the flags below; by default light for several categories, specialised for one", None
+    )
+    image_size: int | None = flag("side that pictures are resized to; a multiple of 32", None, least=32)
+    width: int | None = flag("channels of the first stage; the published network has 64", None, least=1)
+    batch_size: int | None = flag("pictures in a batch", None, least=1)
+    perceptual: float | None = flag("weight of the difference of the trunk's features in the loss", None, least=0)
+    ssim: float | None = flag("weight of 1 - SSIM in the loss", None, least=0)
+    heatmap: Literal["pixels", "perceptual"] | None = flag(
+        "the squared error alone, or with the weighted difference of features as in the loss", None
+    )
+    score: Literal["region", "mean"] | None = flag("mean of the map's largest hundredth, or of all of it", None)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Settings:
+    """What a recipe decides."""
+
+    image_size: int
+    width: int
+    epochs: int
+    batch_size: int = 16
+    perceptual: float = 0.0
+    ssim: float = 0.0
+    heatmap: Literal["pixels", "perceptual"] = "pixels"
+    score: Literal["region", "mean"] = "region"
+
+
+RECIPES = {
+    "light": Settings(image_size=128, width=32, epochs=60),  # one for all categories
+    "specialised": Settings(image_size=224, width=64, epochs=100, perceptual=0.1),  # for one
+}
 
 
 def main(args: Args) -> None:
-    if args.image_size % 32:
-        raise DataError(f"--image-size must be a multiple of 32 for five stages, not {args.image_size}")
+    chosen = settings_of(args)
     split = split_data(args)
     if already_done(args, split):
         return
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    torch.manual_seed(args.seed)
-    detector = Autoencoder(AutoencoderConfig(input_size=(args.image_size, args.image_size), width=args.width)).to(
-        device
-    )
     with measure_training(args.country, args.cpu_power_w) as emissions:
+        weights = pretrained(args) if chosen.perceptual else None
+        perceptual = None if weights is None else perceptual_of(weights, chosen)
+        in_map = perceptual is not None and chosen.heatmap == "perceptual"
+        config = AutoencoderConfig(
+            input_size=(chosen.image_size, chosen.image_size),
+            width=chosen.width,
+            score=chosen.score,
+            perceptual=perceptual.config if perceptual is not None and in_map else None,
+        )
+        torch.manual_seed(args.seed)
+        detector = Autoencoder(config, perceptual if in_map else None).to(device)
+        if perceptual is not None:
+            perceptual.to(device)
         train = Pictures(split.good("train"), detector.config, "reading")
         validate = Pictures(split.good("validate") or split.good("train"), detector.config, "reading")
 
-        def loss(indices: list[int]) -> Tensor:
-            images = train.batch(indices).to(device)
-            return F.mse_loss(detector.reconstruct(images), images)
+        def loss_of(pictures: Pictures, indices: list[int]) -> Tensor:
+            images = pictures.batch(indices).to(device)
+            return reconstruction_loss(images, detector.reconstruct(images), perceptual, chosen.ssim)
 
         def validation_loss() -> float:
             total = 0.0
             for start in range(0, len(validate), _CHUNK):
-                images = validate.batch(range(start, min(start + _CHUNK, len(validate)))).to(device)
-                total += F.mse_loss(detector.reconstruct(images), images).item() * len(images)
+                indices = list(range(start, min(start + _CHUNK, len(validate))))
+                total += loss_of(validate, indices).item() * len(indices)
             return total / len(validate)
 
-        recipe = Recipe(epochs=args.epochs or 100, batch_size=args.batch_size)
         progress = fit(
             detector,
-            loss,
+            lambda indices: loss_of(train, indices),
             validation_loss,
             count=len(train),
-            recipe=recipe,
+            recipe=Recipe(epochs=chosen.epochs, batch_size=chosen.batch_size),
             folder=args.out,
             seed=args.seed,
             identity=identity(args, split),
         )
-    settings = {"image_size": args.image_size, "width": args.width, "epochs": progress.epoch}
-    finish(detector, "autoencoder", args, split, emissions, backbone=None, settings=settings)
+    settings: dict[str, JsonValue] = {
+        "image_size": chosen.image_size,
+        "width": chosen.width,
+        "epochs": progress.epoch,
+        "batch_size": chosen.batch_size,
+        "perceptual": 0.0 if perceptual is None else chosen.perceptual,
+        "ssim": chosen.ssim,
+        "heatmap": "perceptual" if in_map else "pixels",
+        "score": chosen.score,
+        **otsu(detector, split),
+    }
+    source = None if weights is None else weights.source
+    finish(
+        detector,
+        "autoencoder",
+        args,
+        split,
+        emissions,
+        backbone=source,
+        settings=settings,
+        curve=progress.losses,
+    )
+
+
+def settings_of(args: Args) -> Settings:
+    """The recipe's, each overruled by the flag of its name where that was given."""
+    recipe = args.recipe or ("light" if args.category == "all" else "specialised")
+    given = {field.name: getattr(args, field.name) for field in fields(Settings)}
+    chosen = replace(RECIPES[recipe], **{name: value for name, value in given.items() if value is not None})
+    if chosen.image_size % 32:
+        raise DataError(f"--image-size must be a multiple of 32 for five stages, not {chosen.image_size}")
+    if args.weights is None and args.backbone is None:
+        if args.perceptual:
+            raise DataError(f"--perceptual {args.perceptual} needs a trunk: give --weights FILE or --backbone NAME")
+        chosen = replace(chosen, perceptual=0.0)
+    if args.heatmap == "perceptual" and not chosen.perceptual:
+        raise DataError("--heatmap perceptual needs a trunk (--weights or --backbone) and --perceptual above 0")
+    return chosen
+
+
+def perceptual_of(weights: Pretrained, chosen: Settings) -> Perceptual:
+    """The trunk of these weights, comparing at the autoencoder's own size."""
+    trunk = make_trunk(weights, patch_layers(make_trunk(weights).config))  # without the stages behind them
+    config = PerceptualConfig(
+        input_size=(chosen.image_size, chosen.image_size),
+        mean=weights.mean,
+        std=weights.std,
+        trunk=trunk.config,
+        use_layers=trunk.config.layers,
+        weight=chosen.perceptual,
+    )
+    return Perceptual(config, trunk)
+
+
+def otsu(detector: Autoencoder, split: Split) -> dict[str, JsonValue]:
+    """Otsu's threshold of the calibration pictures, scored one by one as they will be served; said aloud."""
+    detector = detector.cpu().eval()
+
+    @torch.no_grad()
+    def scores(samples: Sequence[Sample]) -> list[float]:
+        return [detector.predict(load(sample.path)).scores.item() for sample in samples]
+
+    found = {
+        category: otsu_settings(
+            scores(split.good("calibrate", category=category)), scores(split.defects("calibrate", category=category))
+        )
+        for category in split.categories
+    }
+    for category, settings in found.items():
+        print(f"{category}: " + ", ".join(f"{name} {value}" for name, value in settings.items()))
+    return {"otsu": {**found}} if len(found) > 1 else found[split.categories[0]]
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """Trains a two-head classifier on labelled pictures: any timm network, or `--arch baseline_cnn`.
 
 Plainly: binary cross-entropy on good or defective (weight 0.6) and cross-entropy on the class (weight 0.4), both
-weighted by inverse class frequency; small shifts, rotations and changes of light on the training pictures.
+weighted by inverse class frequency, with label smoothing and MixUp (Zhang et al. 2018, arXiv 1710.09412). Training
+pictures are augmented, more so in rare classes; given weights are fine-tuned in three phases.
 """
 
 import sys
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -12,16 +15,18 @@ import torch
 from pydantic import JsonValue
 from torch import Tensor
 from torch.nn import functional as F
+from torchvision.transforms import v2
 
-from anomaly.backbones import Pretrained
-from anomaly.datasets import GOOD
+from anomaly.backbones import Pretrained, timm_model
 from anomaly.detectors import BaselineCNN, BaselineCNNConfig, Classifier, ClassifierConfig
 from anomaly.detectors.two_heads import TwoHeadDetector
 from anomaly.emissions import measure_training
-from anomaly.errors import DataError
+from anomaly.errors import DataError, ModelLoadError
 from training.arguments import RunArgs, flag, run
+from training.augment import augmentation, safe_transforms, target
 from training.finish import Split, already_done, finish, identity, pretrained, split_data
-from training.loop import Recipe, fit
+from training.loop import Phase, Progress, Recipe, fit
+from training.phases import fine_tuning, phase_lengths
 from training.pictures import Pictures
 
 BASELINE = "baseline_cnn"
@@ -33,9 +38,30 @@ class Args(RunArgs):
     image_size: int = flag("side that pictures are resized to", 224, least=32)
     width: float = flag("of baseline_cnn: multiplies every layer's channels", 1.0)
     batch_size: int = flag("pictures in a batch", 16, least=1)
-    learning_rate: float | None = flag("by default 1e-3 from scratch and 3e-4 from given weights", None, least=0)
+    learning_rate: float = flag("of the heads, in the first phase", 1e-3, least=0)
     pool: Literal["avg", "max", "avgmax"] | None = flag(
         "how the last feature map becomes a vector; max finds small defects that an average dilutes", None
+    )
+    head: Literal["plain", "attention"] = flag("what becomes of the last feature map before it is pooled", "plain")
+    phases: tuple[int, ...] | None = flag(
+        "of given weights: epochs of heads only, upper stages, everything; --epochs bounds their sum; "
+        "by default 10 20 20, with a thousand pictures or more 2 6 12",
+        None,
+    )
+    layer_decay: float = flag("of given weights: a stage's learning rate relative to that of the one above it", 0.8)
+    drop_path: float = flag("stochastic depth while training, for networks that have it", 0.2, least=0)
+    mixup: float = flag("alpha of MixUp, 0 for none", 0.2, least=0)
+    smoothing: float = flag("of the labels", 0.1, least=0)
+    transforms: tuple[str, ...] | None = flag(
+        "of training pictures that leave their class what it is: names (training/augment.py), all or none; "
+        "by default what is safe for the category",
+        None,
+    )
+    strength: tuple[float, ...] = flag(
+        "probability of each transform for common, rarer and rarest classes", (0.3, 0.6, 0.9)
+    )
+    oversampling: int = flag(
+        "how often a rare class's picture may come in an epoch; 1 for no more than once", 4, least=1
     )
     member: str | None = flag("name in an inspector; by default classifier or baseline_cnn", None)
 
@@ -53,115 +79,185 @@ def main(args: Args) -> None:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(args.seed)
     with measure_training(args.country, args.cpu_power_w) as emissions:
-        detector, weights = build(args, split.dataset.labels)
+        detector, weights = build(args, split.labels)
         detector.to(device)
-        epochs = train(detector, args, split, device, frozen_norm=weights is not None)
+        progress = train(detector, args, split, device, fine_tuned=weights is not None)
     settings: dict[str, JsonValue] = {
         "architecture": _arch(args, weights),
         "image_size": args.image_size,
-        "epochs": epochs,
+        "epochs": progress.epoch,
+        "phases": list(progress.phases),
+        "head": args.head,
+        "mixup": args.mixup,
+        "smoothing": args.smoothing,
+        "transforms": list(safe_transforms(args.transforms, split.categories)),
+        "strength": list(args.strength),
+        "oversampling": args.oversampling,
     }
     settings |= {"width": args.width} if args.arch == BASELINE else {"pool": args.pool or "avg"}
-    member = args.member or (BASELINE if args.arch == BASELINE else "classifier")
-    finish(detector, member, args, split, emissions, backbone=weights.source if weights else None, settings=settings)
+    finish(
+        detector,
+        args.member or (BASELINE if args.arch == BASELINE else "classifier"),
+        args,
+        split,
+        emissions,
+        backbone=weights.source if weights else None,
+        settings=settings,
+        curve=progress.losses,
+    )
 
 
 def build(args: Args, labels: tuple[str, ...]) -> tuple[TwoHeadDetector, Pretrained | None]:
     """The network, with the given weights if any. `--arch` alone starts from scratch."""
     size = (args.image_size, args.image_size)
     if args.arch == BASELINE:
-        return BaselineCNN(BaselineCNNConfig(classes=labels, input_size=size, width=args.width)), None
+        config = BaselineCNNConfig(classes=labels, input_size=size, width=args.width, head=args.head)
+        return BaselineCNN(config), None
     pooling: dict[str, JsonValue] = {"global_pool": args.pool} if args.pool else {}
     weights = pretrained(args, default="resnet18") if args.weights or args.backbone or not args.arch else None
     if weights is None:
         arch = _arch(args, None)
-        return Classifier(ClassifierConfig(classes=labels, input_size=size, architecture=arch, arguments=pooling)), None
+        return _classifier(
+            ClassifierConfig(classes=labels, input_size=size, architecture=arch, arguments=pooling, head=args.head),
+            args.drop_path,
+        ), None
     if weights.library != "timm" or (args.arch and args.arch != weights.architecture):
         raise DataError(
             f"a classifier cannot start from {weights.source} ({weights.architecture}) with --arch {args.arch}: give "
             "weights of the same timm network, or --arch alone to train from scratch"
         )
-    config = ClassifierConfig(
-        classes=labels,
-        input_size=size,
-        mean=weights.mean,
-        std=weights.std,
-        architecture=weights.architecture,
-        arguments=weights.arguments | pooling,
+    detector = _classifier(
+        ClassifierConfig(
+            classes=labels,
+            input_size=size,
+            mean=weights.mean,
+            std=weights.std,
+            architecture=weights.architecture,
+            arguments=weights.arguments | pooling,
+            head=args.head,
+        ),
+        args.drop_path,
     )
-    detector = Classifier(config)
     detector.net.load_state_dict(weights.state, strict=True)
     return detector, weights
 
 
-def train(detector: TwoHeadDetector, args: Args, split: Split, device: torch.device, *, frozen_norm: bool) -> int:
-    """Trains in place; returns the epochs it took."""
+def _classifier(config: ClassifierConfig, drop_path: float) -> Classifier:
+    """With stochastic depth where the network has it. It has no tensors and does nothing at inference, so the config
+    that is saved does not say so."""
+    detector = Classifier(config)
+    if drop_path:
+        try:
+            net = timm_model(config.architecture, config.arguments | {"drop_path_rate": drop_path}, num_classes=0)
+        except ModelLoadError:  # VGG and DenseNet, for example
+            return detector
+        detector.net = net
+    return detector
+
+
+def train(detector: TwoHeadDetector, args: Args, split: Split, device: torch.device, *, fine_tuned: bool) -> Progress:
+    """Trains in place."""
     pictures = Pictures(split.samples("train"), detector.config, "reading")
     validate = Pictures(split.samples("validate") or split.samples("train"), detector.config, "reading")
     classes = detector.config.classes
-    weight = _class_weights([s.label for s in pictures.samples], classes).to(device)
-    defects = len(split.defects("train"))
-    positive = torch.tensor(len(split.good("train")) / defects, device=device)
+    counts = Counter(sample.label for sample in pictures.samples)
+    targeting = target(counts, args.strength, args.oversampling)
+    order = [i for i, sample in enumerate(pictures.samples) for _ in range(targeting.repeats[sample.label])]
+    # of what comes in an epoch: a class that was repeated must not weigh twice
+    type_weight = class_weights([classes.index(pictures.samples[i].label) for i in order], len(classes)).to(device)
+    binary_weight = class_weights([int(pictures.samples[i].is_defect) for i in order], 2).to(device)
+    names = safe_transforms(args.transforms, split.categories)
+    augment = {label: augmentation(names, probability) for label, probability in targeting.probability.items()}
+    mix = v2.MixUp(alpha=args.mixup, num_classes=len(classes)) if args.mixup else None
     mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (detector.config.mean, detector.config.std))
 
-    def loss_of(source: Pictures, indices: list[int], augment: bool) -> Tensor:
-        images = source.batch(indices).to(device)
-        labels = torch.tensor([classes.index(source.samples[i].label) for i in indices], device=device)
-        if frozen_norm:
-            _freeze_norm(detector)
-        binary, types = detector.logits(((_augmented(images) if augment else images) - mean) / std)
-        defect = (labels != classes.index(GOOD)).float()
-        return 0.6 * F.binary_cross_entropy_with_logits(binary, defect, pos_weight=positive) + 0.4 * F.cross_entropy(
-            types, labels, weight=weight
-        )
+    def labels_of(source: Pictures, indices: Sequence[int]) -> Tensor:
+        return torch.tensor([classes.index(source.samples[i].label) for i in indices], device=device)
+
+    def loss_of(images: Tensor, target: Tensor, smoothing: float) -> Tensor:
+        binary, types = detector.logits((images - mean) / std)
+        return two_head_loss(binary, types, target, binary_weight, type_weight, smoothing)
+
+    def loss(positions: list[int]) -> Tensor:
+        indices = [order[position] for position in positions]
+        batch = zip(pictures.batch(indices).to(device), indices, strict=True)
+        images = torch.stack([augment[pictures.samples[i].label](image) for image, i in batch])
+        labels = labels_of(pictures, indices)
+        images, soft = mix(images, labels) if mix else (images, F.one_hot(labels, len(classes)))
+        return loss_of(images, soft.float(), args.smoothing)
 
     def validation_loss() -> float:
-        starts = range(0, len(validate), _CHUNK)
-        chunks = [list(range(start, min(start + _CHUNK, len(validate)))) for start in starts]
-        return sum(loss_of(validate, chunk, False).item() * len(chunk) for chunk in chunks) / len(validate)
+        total = 0.0
+        for start in range(0, len(validate), _CHUNK):
+            indices = range(start, min(start + _CHUNK, len(validate)))
+            hard = F.one_hot(labels_of(validate, indices), len(classes)).float()
+            total += loss_of(validate.batch(indices).to(device), hard, 0.0).item() * len(indices)
+        return total / len(validate)
 
-    rate = args.learning_rate or (3e-4 if frozen_norm else 1e-3)
-    progress = fit(
+    phases: list[Phase] = []
+    if fine_tuned:
+        lengths = phase_lengths(len(order), args.phases, args.epochs)
+        phases = fine_tuning(detector, lengths, args.learning_rate, args.layer_decay)
+    return fit(
         detector,
-        lambda indices: loss_of(pictures, indices, True),
+        loss,
         validation_loss,
-        count=len(pictures),
-        recipe=Recipe(epochs=args.epochs or 50, batch_size=args.batch_size, learning_rate=rate),
+        count=len(order),
+        recipe=Recipe(
+            epochs=args.epochs or 50,
+            batch_size=args.batch_size,
+            learning_rate=args.learning_rate,
+            min_delta=1e-3,
+            plateau=5,
+            min_rate=1e-6,
+            frozen_norm=fine_tuned,
+        ),
         folder=args.out,
         seed=args.seed,
         identity=identity(args, split),
+        phases=phases,
     )
-    return progress.epoch
+
+
+def two_head_loss(
+    binary: Tensor, types: Tensor, target: Tensor, binary_weight: Tensor, type_weight: Tensor, smoothing: float
+) -> Tensor:
+    """0.6 times the loss of the defect logit and 0.4 times that of the class logits.
+
+    Args:
+        binary: defect logits (B,).
+        types: class logits (B, k), "good" first.
+        target: share of each class in each picture (B, k), rows sum to 1; not a whole one after MixUp.
+        binary_weight: of good and of defective (2,).
+        type_weight: of each class (k,).
+        smoothing: of the labels, 0..1.
+    """
+    binary, types = binary.float(), types.float()  # float16 under autocast
+    defect = 1 - target[:, 0]
+    binary_loss = _cross_entropy(
+        torch.stack([F.logsigmoid(-binary), F.logsigmoid(binary)], dim=1),
+        torch.stack([1 - defect, defect], dim=1),
+        binary_weight,
+        smoothing,
+    )
+    return 0.6 * binary_loss + 0.4 * _cross_entropy(types.log_softmax(dim=1), target, type_weight, smoothing)
+
+
+def _cross_entropy(log_p: Tensor, target: Tensor, weight: Tensor, smoothing: float) -> Tensor:
+    """Mean over the batch of sum_c t_c w_c ((1 - s)(-log p_c) + s mean_k(-log p_k)): linear in the soft label t."""
+    smoothed = (1 - smoothing) * log_p + smoothing * log_p.mean(dim=1, keepdim=True)
+    return -(target * weight * smoothed).sum(dim=1).mean()
+
+
+def class_weights(labels: Sequence[int], classes: int) -> Tensor:
+    """n / (k n_c) of each class, with k the classes that have pictures; 0 for one that has none."""
+    counts = torch.bincount(torch.tensor(labels), minlength=classes)
+    weights = len(labels) / ((counts > 0).sum() * counts)
+    return torch.where(counts > 0, weights, 0.0)
 
 
 def _arch(args: Args, weights: Pretrained | None) -> str:
     return args.arch or (weights.architecture if weights else "resnet18")
-
-
-def _class_weights(labels: list[str], classes: tuple[str, ...]) -> Tensor:
-    """n / (k n_c); 0 for a class without a training picture."""
-    counts = [labels.count(name) for name in classes]
-    present = sum(count > 0 for count in counts)
-    return torch.tensor([len(labels) / (present * count) if count else 0.0 for count in counts])
-
-
-def _freeze_norm(detector: TwoHeadDetector) -> None:
-    """Batch norm keeps the statistics that came with the weights: small batches would spoil them."""
-    for module in detector.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()
-
-
-def _augmented(images: Tensor) -> Tensor:
-    """Each picture shifted by up to 5 %, turned by up to 10 degrees, its light changed by up to 15 %."""
-    count = len(images)
-    angle = (torch.rand(count) * 2 - 1) * (10 * torch.pi / 180)
-    shift = (torch.rand(count, 2) * 2 - 1) * 0.1  # of the half side
-    turn = torch.stack([angle.cos(), -angle.sin(), shift[:, 0], angle.sin(), angle.cos(), shift[:, 1]], dim=1)
-    grid = F.affine_grid(turn.view(count, 2, 3).to(images), list(images.shape), align_corners=False)
-    moved = F.grid_sample(images, grid, padding_mode="border", align_corners=False)
-    gain = (1 + (torch.rand(count, 1, 1, 1) * 2 - 1) * 0.15).to(images)
-    return (moved * gain).clamp(0, 1)
 
 
 if __name__ == "__main__":

@@ -96,6 +96,17 @@ class Detector(nn.Module, ABC):
         trunk = "none" if self.trunk is None else self.trunk.fingerprint()
         return f"{self.config.model_dump_json(include=set(fields))} {trunk}"
 
+    @property
+    def categories(self) -> tuple[str, ...]:
+        """Those it holds separate statistics of; () where one set serves every category."""
+        return ()
+
+    def select(self, category: str) -> "Detector":
+        """The detector of one category. Raises ValueError for a category that it has no statistics of."""
+        if self.categories and category not in self.categories:
+            raise ValueError(f"no statistics of category {category!r}; it has {list(self.categories)}")
+        return self
+
     @classmethod
     def from_state(cls, config: DetectorConfig, state: dict[str, Tensor]) -> Self:
         """Rebuilds the detector from its config and `state_dict`. Any missing, extra or misshapen tensor raises."""

@@ -10,7 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from anomaly.detectors.base import Side
-from anomaly.detectors.two_heads import TwoHeadConfig, TwoHeadDetector, TwoHeads
+from anomaly.detectors.two_heads import TwoHeadConfig, TwoHeadDetector, TwoHeads, grid_head
 
 BLOCKS = ((64,), (128,), (256, 256), (512, 512), (512, 512))
 DROPOUT = (0.1, 0.2, 0.3, 0.4, 0.5)
@@ -40,6 +40,7 @@ class BaselineCNN(TwoHeadDetector):
                 channels = width
             blocks += [nn.MaxPool2d(2), nn.Dropout2d(dropout)]
         self.blocks = nn.Sequential(*blocks)
+        self.grid = grid_head(config.head, channels)
         dims = [channels, *(_scaled(full, config.width) for full in DENSE)]
         self.dense = nn.Sequential(
             *(nn.Sequential(nn.Linear(a, b), nn.ReLU(), nn.Dropout(DROPOUT[-1])) for a, b in pairwise(dims))
@@ -51,7 +52,7 @@ class BaselineCNN(TwoHeadDetector):
         return maps
 
     def vector(self, feature_map: Tensor) -> Tensor:
-        vectors: Tensor = self.dense(feature_map.mean(dim=(2, 3)))
+        vectors: Tensor = self.dense(self.grid(feature_map).mean(dim=(2, 3)))
         return vectors
 
 

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from anomaly.backbones import timm_model
 from anomaly.detectors.base import Side
-from anomaly.detectors.two_heads import TwoHeadConfig, TwoHeadDetector, TwoHeads
+from anomaly.detectors.two_heads import TwoHeadConfig, TwoHeadDetector, TwoHeads, grid_head
 
 
 class ClassifierConfig(TwoHeadConfig):
@@ -26,6 +26,7 @@ class Classifier(TwoHeadDetector):
     def __init__(self, config: ClassifierConfig) -> None:
         super().__init__(config)
         self.net: Any = timm_model(config.architecture, config.arguments, num_classes=0)
+        self.grid = grid_head(config.head, int(self.net.num_features))
         self.heads = TwoHeads(int(self.net.head_hidden_size), len(config.classes))
 
     def feature_map(self, images: Tensor) -> Tensor:
@@ -33,5 +34,5 @@ class Classifier(TwoHeadDetector):
         return maps
 
     def vector(self, feature_map: Tensor) -> Tensor:
-        vectors: Tensor = self.net.forward_head(feature_map, pre_logits=True)
+        vectors: Tensor = self.net.forward_head(self.grid(feature_map), pre_logits=True)
         return vectors

@@ -1,9 +1,9 @@
 """Gaussian statistics of trunk features (Mahalanobis distance: Lee et al. 2018, arXiv 1807.03888; per position: PaDiM,
 Defard et al. 2021, arXiv 2011.08785).
 
-Deviations from PaDiM: features are averaged over 3x3 neighbours first; the covariance is shrunk by as much as Ledoit
-and Wolf (2004, doi 10.1016/S0047-259X(03)00096-4) say instead of a fixed 0.01 on its diagonal; the score is the mean of
-the map's top 1 %, which one lone pixel of noise does not decide.
+Deviations from PaDiM: features are averaged over 3x3 neighbours first; the covariance is shrunk by an estimated amount
+(training/gaussians.py) instead of a fixed 0.01 on its diagonal; the score is the mean of the map's top 1 %, which one
+lone pixel of noise does not decide.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,10 +33,14 @@ class MahalanobisConfig(DetectorConfig):
     pooling: Literal["global", "position"] = "position"
     sigma: float = 4.0  # blur of the heatmap in pixels of input_size; position only
     top: float = Field(default=0.01, gt=0, le=1)  # the score is the mean over this share of the map; position only
+    categories: tuple[str, ...] = ()  # those with statistics of their own, in their order; () for just one
 
 
 class Mahalanobis(Detector):
-    """Distance to the Gaussian of good images: one vector an image (`global`), or one a position (`position`)."""
+    """Distance to the Gaussian of good images: one vector an image (`global`), or one a position (`position`).
+
+    With config.categories it holds a Gaussian for each of them on one trunk, and `select` gives the detector of one.
+    """
 
     kind = "mahalanobis"
     config_type = MahalanobisConfig
@@ -54,9 +58,10 @@ class Mahalanobis(Detector):
         Args:
             config: settings.
             trunk: the frozen trunk the statistics were taken from.
-            mean: (P, d) float32; P = positions of the finest map in rows (`position`), or 1 (`global`).
-            whitener: (P, d, d) float32, W with W^T W = inverse covariance.
-            channels: (d,) int64, which of the stacked channels are used (PaDiM, section III-B).
+            mean: (P, d) float32; P = positions of the finest map in rows (`position`), or 1 (`global`). With
+                config.categories (K, P, d).
+            whitener: (P, d, d) float32, W with W^T W = inverse covariance. With config.categories (K, P, d, d).
+            channels: (d,) int64, which of the stacked channels are used (PaDiM, section III-B), in every category.
         """
         super().__init__(config)
         self.trunk = trunk
@@ -68,7 +73,26 @@ class Mahalanobis(Detector):
     def layers(self) -> frozenset[int]:
         return frozenset(self.config.use_layers)
 
+    @property
+    def categories(self) -> tuple[str, ...]:
+        return self.config.categories
+
+    def select(self, category: str) -> Detector:
+        """The detector of one category, on the same trunk and the same memory.
+
+        Raises:
+            ValueError: it holds several categories, and none of this name.
+        """
+        super().select(category)
+        if not self.categories:
+            return self
+        index = self.categories.index(category)
+        config = self.config.model_copy(update={"categories": ()})
+        return Mahalanobis(config, self.trunk, self.mean[index], self.whitener[index], self.channels).eval()
+
     def predict_from(self, inputs: Mapping[int, Tensor], size: tuple[int, int]) -> DetectorOutput:
+        if self.categories:
+            raise ValueError(f"scores need a category: select one of {list(self.categories)} first")
         maps_in = [inputs[layer] for layer in self.config.use_layers]
         vectors, grid = pooled_features(maps_in, self.config.pooling)
         deviation = vectors[:, :, self.channels] - self.mean  # (B, P, d)
@@ -83,9 +107,13 @@ class Mahalanobis(Detector):
         assert isinstance(config, MahalanobisConfig)
         detector = cls(config, Trunk(config.trunk), *fitted(state, "mean", "whitener", "channels"))
         load_exactly(detector, state)
-        positions, dims = detector.mean.shape
-        if detector.whitener.shape != (positions, dims, dims) or detector.channels.shape != (dims,):
-            raise ValueError(f"mean {(positions, dims)} does not fit whitener {tuple(detector.whitener.shape)}")
+        *leading, positions, dims = detector.mean.shape
+        if detector.whitener.shape != (*leading, positions, dims, dims) or detector.channels.shape != (dims,):
+            raise ValueError(
+                f"mean {tuple(detector.mean.shape)} does not fit whitener {tuple(detector.whitener.shape)}"
+            )
+        if leading != ([len(config.categories)] if config.categories else []):
+            raise ValueError(f"mean {tuple(detector.mean.shape)} does not fit categories {list(config.categories)}")
         return detector
 
 

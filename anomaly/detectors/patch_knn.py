@@ -1,26 +1,45 @@
-"""Patch memory bank (PatchCore, Roth et al. 2022, arXiv 2106.08265).
+"""Patch memory bank (PatchCore, Roth et al. 2022, arXiv 2106.08265; with cosine distance and the mean of the top 1 %:
+AnomalyDINO, Damm et al. 2024, arXiv 2405.14529; whitened: after Mahalanobis PatchCore, arXiv 2605.27748).
 
-Deviation from the paper: the image score takes its maximum from the raw patch distances, the heatmap is blurred with
-the same sigma = 4 afterwards (as in the authors' code).
+Deviations: PatchCore's image score takes its maximum from the raw patch distances, the heatmap is blurred with the same
+sigma = 4 afterwards (as in the authors' code); AnomalyDINO's mask of the foreground is left out.
 """
 
 from collections.abc import Mapping
-from typing import Self
+from typing import Annotated, Literal, Self
 
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor
+from torch.nn import functional as F
 
 from anomaly.backbones import Trunk, TrunkConfig
-from anomaly.detectors.base import Detector, DetectorConfig, DetectorOutput, enlarge, fitted, load_exactly
+from anomaly.detectors.base import Detector, DetectorConfig, DetectorOutput, enlarge, fitted, load_exactly, top_mean
 from anomaly.detectors.patches import patch_features
+
+
+def _odd(value: int) -> int:
+    if value % 2 == 0:
+        raise ValueError(f"{value} has no middle, expected an odd number such as 1 or 3")
+    return value
 
 
 class PatchKNNConfig(DetectorConfig):
     trunk: TrunkConfig
     use_layers: tuple[int, ...] = Field(min_length=1)  # of the trunk's
-    neighbours: int = 9  # b of the re-weighting, eq. 7
+    window: Annotated[int, Field(ge=1), AfterValidator(_odd)] = 3  # features are averaged over window x window
+    whitened: bool = False  # distances are taken behind `center` and `whitener`
+    metric: Literal["euclidean", "cosine"] = "euclidean"  # cosine: 1 - cos, in [0, 2]
+    score: Literal["reweighted", "max", "top"] = "reweighted"  # of the patch distances; reweighted: eqs. 6 and 7
+    top: float = Field(default=0.01, gt=0, le=1)  # with score = top: the mean over this share of the patches
+    neighbours: int = 9  # with score = reweighted: b of eq. 7
     sigma: float = 4.0  # blur of the heatmap in pixels of input_size
+
+    @model_validator(mode="after")
+    def _reweights_distances(self) -> Self:
+        if self.score == "reweighted" and self.metric == "cosine":
+            raise ValueError("score 'reweighted' is made for Euclidean distances; with metric 'cosine' take 'top'")
+        return self
 
 
 class PatchKNN(Detector):
@@ -32,37 +51,60 @@ class PatchKNN(Detector):
     trunk: Trunk
     memory: Tensor
     memory_norms: Tensor
+    center: Tensor
+    whitener: Tensor
 
-    def __init__(self, config: PatchKNNConfig, trunk: Trunk, memory: Tensor) -> None:
+    def __init__(
+        self,
+        config: PatchKNNConfig,
+        trunk: Trunk,
+        memory: Tensor,
+        center: Tensor | None = None,
+        whitener: Tensor | None = None,
+    ) -> None:
         """Takes the fitted memory.
 
         Args:
             config: settings.
             trunk: the frozen trunk the patches come from.
-            memory: (M, C) float32, the coreset of good patches.
+            memory: (M, k) float32, the coreset of good patches, as `to_space` returned them.
+            center: (C,) float32, mean of good patches; with config.whitened.
+            whitener: (C, k) float32; with config.whitened.
         """
         super().__init__(config)
         self.trunk = trunk
         self.register_buffer("memory", memory)
         self.register_buffer("memory_norms", memory.square().sum(dim=1), persistent=False)
+        if config.whitened:
+            assert center is not None
+            assert whitener is not None
+            self.register_buffer("center", center)
+            self.register_buffer("whitener", whitener)
 
     @property
     def layers(self) -> frozenset[int]:
         return frozenset(self.config.use_layers)
 
     def predict_from(self, inputs: Mapping[int, Tensor], size: tuple[int, int]) -> DetectorOutput:
-        patches = patch_features([inputs[layer] for layer in self.config.use_layers])
+        patches = patch_features([inputs[layer] for layer in self.config.use_layers], self.config.window)
         grid = (patches.shape[-2], patches.shape[-1])
-        vectors = patches.flatten(2).transpose(1, 2)  # (B, P, C)
+        whitening = (self.center, self.whitener) if self.config.whitened else None
+        vectors = to_space(patches.flatten(2).transpose(1, 2), self.config.metric, whitening)  # (B, P, k)
         nearest = [self._nearest(image) for image in vectors]  # image by image: memory use does not grow with the batch
-        distance = torch.stack([d for d, _ in nearest])  # (B, P)
-        scores = [self._reweighted(image, d, index) for image, (d, index) in zip(vectors, nearest, strict=True)]
-        maps = distance.view(-1, *grid)
-        heatmaps = enlarge(maps, size, sigma=self.config.sigma, at=self.config.input_size)
-        return DetectorOutput(scores=torch.stack(scores), heatmaps=heatmaps)
+        apart = torch.stack([d for d, _ in nearest])  # (B, P)
+        distance = apart.square() / 2 if self.config.metric == "cosine" else apart  # of unit vectors: 1 - cos
+        if self.config.score == "reweighted":
+            each = zip(vectors, nearest, strict=True)
+            scores = torch.stack([self._reweighted(image, d, index) for image, (d, index) in each])
+        elif self.config.score == "max":
+            scores = distance.amax(dim=1)
+        else:
+            scores = top_mean(distance, self.config.top)
+        heatmaps = enlarge(distance.view(-1, *grid), size, sigma=self.config.sigma, at=self.config.input_size)
+        return DetectorOutput(scores=scores, heatmaps=heatmaps)
 
     def _nearest(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, C) -> distance to and index of the nearest memory entry, (P,) each."""
+        """(P, k) -> Euclidean distance to and index of the nearest memory entry, (P,) each."""
         squared = torch.addmm(self.memory_norms[None], patches, self.memory.T, alpha=-2)  # + |x|^2, the same for all
         index = squared.argmin(dim=1)
         # |a|^2 - 2ab + |b|^2 cancels badly near zero: the one distance that counts is taken from the difference
@@ -86,6 +128,29 @@ class PatchKNN(Detector):
     @classmethod
     def from_state(cls, config: DetectorConfig, state: dict[str, Tensor]) -> Self:
         assert isinstance(config, PatchKNNConfig)
-        detector = cls(config, Trunk(config.trunk), *fitted(state, "memory"))
+        names = ("memory", "center", "whitener") if config.whitened else ("memory",)
+        detector = cls(config, Trunk(config.trunk), *fitted(state, *names))
         load_exactly(detector, state)
+        if config.whitened and detector.whitener.shape != (len(detector.center), detector.memory.shape[1]):
+            raise ValueError(
+                f"whitener {tuple(detector.whitener.shape)} does not lead from center {tuple(detector.center.shape)} "
+                f"to memory {tuple(detector.memory.shape)}"
+            )
         return detector
+
+
+def to_space(patches: Tensor, metric: str, whitening: tuple[Tensor, Tensor] | None = None) -> Tensor:
+    """Patches as they are compared with the memory: whitened where there is a whitening, of length 1 for cosine.
+
+    Args:
+        patches: (..., C).
+        metric: `euclidean` or `cosine`.
+        whitening: center (C,) and whitener (C, k).
+
+    Returns:
+        (..., k), or (..., C) without a whitening.
+    """
+    if whitening is not None:
+        center, whitener = whitening
+        patches = (patches - center) @ whitener
+    return F.normalize(patches, dim=-1) if metric == "cosine" else patches
