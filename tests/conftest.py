@@ -88,6 +88,10 @@ def training_args(
         "autoencoder": {"width": 2, "epochs": 2},
         "baseline_cnn": {"width": 0.05, "epochs": 2},
         "classifier": {"epochs": 2},
+        "classical_svm": {},
+        "classical_forest": {"trees": 10},
+        "classical_xgboost": {"trees": 5},
+        "localiser": {"crop": SIDE, "crops": 1, "channels": 32, "convolutions": 1, "epochs": 1},
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_all, "QUICK", {name: {"image_size": SIDE, **effort} for name, effort in small.items()})
@@ -99,7 +103,7 @@ def training_args(
 
 @pytest.fixture(scope="session")
 def trained(training_args: train_all.Args) -> Path:
-    """What `train_all` leaves behind: runs/<member>/ of all six, and the inspector that was released, tagged v1."""
+    """What `train_all` leaves behind: runs/<member>/ of all ten, and the inspector that was released, tagged v1."""
     train_all.main(training_args)
     return training_args.out
 

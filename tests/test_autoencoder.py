@@ -1,12 +1,7 @@
-"""The autoencoder: what it is trained on, what its map and score are, Otsu's threshold, recipes, kills."""
+"""The autoencoder: what it is trained on, what its map and score are, Otsu's threshold, recipes."""
 
 import dataclasses
-import os
 import shutil
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +11,6 @@ import tiny
 import torch
 from safetensors.torch import load_file
 from scipy.ndimage import gaussian_filter
-from test_training import epochs_saved, same_tensors
 from torch import Tensor
 from trained import args_for, metrics
 
@@ -258,32 +252,28 @@ def args(**given: Any) -> Args:
 
 
 def test_a_recipe_is_a_set_of_defaults_and_every_flag_overrules_it() -> None:
-    trunk = Path("trunk.safetensors")
-    for name in ("light", "specialised"):
-        recipe = RECIPES[name]
-        assert settings_of(args(recipe=name, weights=trunk)) == recipe
-        for field, value in {
-            "image_size": 96, "width": 3, "epochs": 2, "batch_size": 5, "perceptual": 0.7, "ssim": 0.3,
-            "score": "mean", "heatmap": "perceptual",
-        }.items():  # fmt: skip
-            more = {"perceptual": 0.7} if field == "heatmap" else {}
-            found = settings_of(args(recipe=name, weights=trunk, **{field: value, **more}))
-            assert found == dataclasses.replace(recipe, **{field: value, **more})
+    given = {"image_size": 96, "width": 3, "epochs": 2, "batch_size": 5, "perceptual": 0.7, "ssim": 0.3}
+    for name, recipe in RECIPES.items():
+        for field, value in {**given, "score": "mean", "heatmap": "pixels"}.items():
+            changed = {"perceptual": 0.2} | {field: value}
+            found = settings_of(args(recipe=name, weights=Path("trunk.safetensors"), **changed))
+            assert found == dataclasses.replace(recipe, **changed)
 
 
 def test_one_for_all_categories_is_light_and_one_for_one_specialised() -> None:
-    assert settings_of(args(category="all")) == RECIPES["light"]
     trunk = Path("trunk.safetensors")
-    assert settings_of(args(weights=trunk)) == RECIPES["specialised"]
-    assert settings_of(args(category="all", recipe="specialised", weights=trunk)) == RECIPES["specialised"]
     light, specialised = RECIPES["light"], RECIPES["specialised"]
+    assert settings_of(args(category="all", weights=trunk)) == dataclasses.replace(light, heatmap="pixels")
+    assert settings_of(args(weights=trunk)) == specialised
+    assert settings_of(args(category="all", recipe="specialised", weights=trunk)) == specialised
     assert light.width < specialised.width
     assert light.epochs < specialised.epochs
     assert light.perceptual == 0 < specialised.perceptual
 
 
 def test_without_a_trunk_a_recipe_goes_without_features_but_a_flag_that_asks_for_them_is_refused() -> None:
-    assert settings_of(args(recipe="specialised")).perceptual == 0
+    for found in (settings_of(args(recipe="specialised")), settings_of(args(weights=Path("t"), perceptual=0.0))):
+        assert (found.perceptual, found.heatmap) == (0, "pixels")
     with pytest.raises(DataError, match=r"--perceptual 0.5 needs a trunk: give --weights FILE or --backbone NAME"):
         settings_of(args(perceptual=0.5))
     for given in ({}, {"weights": Path("trunk.safetensors"), "perceptual": 0.0}):
@@ -304,29 +294,6 @@ def whole(training_args: train_all.Args, tmp_path_factory: pytest.TempPathFactor
     return out
 
 
-def test_a_killed_run_goes_on_to_the_weights_of_one_that_was_not(
-    whole: Path, training_args: train_all.Args, tmp_path: Path
-) -> None:
-    flags = {"data": training_args.data, "category": "cable", "out": tmp_path, "weights": training_args.weights, **TINY}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "training.train_autoencoder"]
-        + [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", str(value))],
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stderr=subprocess.DEVNULL,
-    )
-    while epochs_saved(tmp_path) < 3:
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    train_autoencoder.main(args_for(Args, training_args, tmp_path, weights=training_args.weights, **TINY))
-    assert same_tensors(tmp_path / "model.safetensors", whole / "model.safetensors")
-    assert (tmp_path / "calibration.json").read_bytes() == (whole / "calibration.json").read_bytes()
-    assert metrics(tmp_path).settings == metrics(whole).settings
-    assert metrics(tmp_path).curve == metrics(whole).curve
-    assert len(metrics(whole).curve) == metrics(whole).settings["epochs"]
-
-
 def test_training_leaves_the_trunk_as_it_was(whole: Path, trunk_weights: Path) -> None:
     stored, theirs = load_file(whole / "model.safetensors"), load_file(trunk_weights)
     prefix = "perceptual.trunk.net.model."
@@ -342,10 +309,11 @@ def test_two_runs_with_one_seed_are_identical_and_another_seed_is_another_run(
     for name, seed in (("one", 0), ("two", 0), ("three", 1)):
         given = dataclasses.replace(training_args, seed=seed)
         train_autoencoder.main(args_for(Args, given, tmp_path / name, **options))
-    one, two, three = (tmp_path / name / "model.safetensors" for name in ("one", "two", "three"))
-    assert same_tensors(one, two)
-    assert not same_tensors(one, three)
+    one, two, three = (load_file(tmp_path / name / "model.safetensors") for name in ("one", "two", "three"))
+    assert all(torch.equal(one[name], two[name]) for name in one)
+    assert not all(torch.equal(one[name], three[name]) for name in one)
     assert (tmp_path / "one/calibration.json").read_bytes() == (tmp_path / "two/calibration.json").read_bytes()
+    assert metrics(tmp_path / "one").curve == metrics(tmp_path / "two").curve != ()
 
 
 def test_the_card_shows_otsus_threshold_and_what_it_does_and_names_the_trunk(whole: Path) -> None:

@@ -353,7 +353,7 @@ def test_weights_from_a_local_file_have_no_base_model_on_the_hub(model: Path) ->
     change(model / "metrics.json", lambda m: m.update(backbone="mobilenet.safetensors (sha256 0123456789abcdef)"))
     card = model_card(model)
     assert ModelCard(card).data.base_model is None
-    assert "Starts from the weights of mobilenet.safetensors (sha256 0123456789abcdef)." in card
+    assert "Stands on, or starts from, the weights of mobilenet.safetensors (sha256 0123456789abcdef)." in card
 
 
 # What is not known is said in words

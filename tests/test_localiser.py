@@ -2,11 +2,6 @@
 
 import dataclasses
 import math
-import os
-import signal
-import subprocess
-import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +10,6 @@ import pytest
 import tiny
 import torch
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 from torchvision.ops import box_iou
 from trained import args_for, metrics
@@ -279,28 +273,10 @@ def test_in_a_few_epochs_it_finds_the_squares_of_pictures_it_never_saw(given: tr
     assert hits >= 5  # of 6
 
 
-def test_a_killed_run_goes_on_to_the_weights_of_one_that_was_not(given: train_all.Args, tmp_path: Path) -> None:
-    options = TINY | {"epochs": 3, "crops": 1, "weights": given.weights, "symmetries": "all"}
-    train_localiser.main(args_for(Args, given, tmp_path / "whole", **options))
-    flags = {"data": given.data, "category": given.category, "protocol": given.protocol, **options}
-    killed = tmp_path / "killed"
-    process = subprocess.Popen(
-        [sys.executable, "-m", "training.train_localiser", "--out", str(killed), "--country", "FRA"]
-        + [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", str(value))],
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stderr=subprocess.DEVNULL,
-    )
-    while not (killed / "checkpoint.safetensors").is_file():
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    assert not (killed / "run.json").exists()
-    train_localiser.main(args_for(Args, given, killed, **options))
-    one, other = (load_file(folder / "model.safetensors") for folder in (killed, tmp_path / "whole"))
-    assert one.keys() == other.keys()
-    assert all(torch.equal(one[name], other[name]) for name in one)
-    told = metrics(killed)
+def test_types_are_called_as_the_data_calls_them(given: train_all.Args, tmp_path: Path) -> None:
+    options = TINY | {"epochs": 1, "crops": 1, "weights": given.weights, "symmetries": "all"}
+    train_localiser.main(args_for(Args, given, tmp_path / "run", **options))
+    told = metrics(tmp_path / "run")
     assert told.settings["classes"] == ["blue", "red"]  # of boxes/labels.txt
     assert told.test is not None
     assert told.test.image_auroc is not None

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,13 +36,13 @@ def two(cables: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def both(two: Path, training_args: train_all.Args, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def both(two: Path, training_args: train_all.Args, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What `train_all --category all` leaves behind, of four members."""
     args = dataclasses.replace(training_args, data=two, category="all", out=tmp_path_factory.mktemp("both"))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(train_all, "members_for", lambda split: list(MEMBERS))
         train_all.main(args)
-    yield args.out
+    return args.out
 
 
 def test_what_serves_all_is_trained_once_and_calibrated_for_each(both: Path) -> None:

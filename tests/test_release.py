@@ -68,7 +68,8 @@ def test_a_release_is_measured_on_the_test_pictures_that_were_kept_apart(
     args = release.Args(category="cable", members=folders(runs, "patch_knn"), out=tmp_path / "out")
     release.main(dataclasses.replace(args, data=tmp_path / "moved", name="local/moved"))
     (tmp_path / "moved/cable/test/good/005.png").unlink()
-    assert "test/good/005.png is not the test picture that" in refused(tmp_path, runs / "patch_knn", data=tmp_path / "moved")
+    said = refused(tmp_path, runs / "patch_knn", data=tmp_path / "moved")
+    assert "test/good/005.png is not the test picture that" in said
 
 
 def test_a_release_reads_the_data_as_the_runs_did(training_args: train_all.Args, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Every training script, killed with SIGKILL and started again, ends as one that was not: same weights, same figures."""
+"""Every training script, killed and started again, ends as one that was not: same weights, same figures."""
 
 import dataclasses
 import json
@@ -53,9 +53,9 @@ def test_a_killed_run_ends_as_one_that_was_not(name: str, training_args: train_a
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     script.main(args_for(script.Args, training_args, whole, **options))
 
+    given = {"data": training_args.data, "category": "cable", "country": "FRA", "out": killed, **options}
     process = subprocess.Popen(
-        [sys.executable, "-m", script.__name__, "--data", training_args.data, "--category", "cable"]
-        + ["--country", "FRA", "--out", str(killed), *flags(options)],
+        [sys.executable, "-m", script.__name__, *flags(given)],
         env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
         stderr=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,

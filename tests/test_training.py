@@ -2,13 +2,9 @@
 
 import dataclasses
 import importlib
-import json
-import os
 import shutil
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +13,6 @@ import pytest
 import torch
 from loopback_hub import LoopbackHub
 from released import use_hub
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from trained import args_for, knn_args, manifest, metrics, runs
 
@@ -39,22 +34,17 @@ from training.pictures import Pictures, load
 __all__ = ["runs"]  # a fixture
 
 UNLABELLED = ("mahalanobis", "mahalanobis_global", "patch_knn", "autoencoder")
-MEMBERS = (*UNLABELLED, "baseline_cnn", "classifier")
+MEMBERS = (*UNLABELLED, "baseline_cnn", "classifier", *train_all.CLASSICAL, "localiser")
 
 
 def contents(folder: Path) -> dict[Path, bytes]:
     return {path: path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def same_tensors(one: Path, other: Path) -> bool:
-    first, second = load_file(one), load_file(other)
-    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
-
-
 # --- train_all -------------------------------------------------------------------------------------------------------
 
 
-def test_with_labelled_defects_there_are_six_members(trained: Path) -> None:
+def test_with_labelled_defects_there_are_ten_members(trained: Path) -> None:
     inspector = load_inspector(str(trained), "v1")
     assert tuple(inspector.members) == MEMBERS
     assert list(inspector.policies) == ["majority", "safe"]
@@ -98,7 +88,7 @@ def test_once_more_is_nothing_more(
     train_all.main(training_args)
     assert contents(trained) == before
     said = capsys.readouterr().out
-    assert said.count("done already") == 6
+    assert said.count("done already") == len(MEMBERS)
     assert "released already" in said
 
 
@@ -168,7 +158,7 @@ def test_a_run_says_what_made_it(trained: Path, trunk_weights: Path) -> None:
     for member in MEMBERS:
         figures = metrics(trained / "runs" / member)
         assert figures.member == member
-        assert figures.backbone == (None if member in ("autoencoder", "baseline_cnn") else source)
+        assert figures.backbone == (None if member == "baseline_cnn" else source)
         assert figures.model_bytes == (trained / "runs" / member / "model.safetensors").stat().st_size
         assert figures.training.duration_s > 0
         assert figures.training.country == "FRA"
@@ -180,43 +170,6 @@ def test_a_run_says_what_made_it(trained: Path, trunk_weights: Path) -> None:
 # --- a kill ----------------------------------------------------------------------------------------------------------
 
 
-def test_a_killed_training_goes_on_to_the_weights_of_one_that_was_not(
-    training_args: train_all.Args, tmp_path: Path
-) -> None:
-    options = {"arch": "baseline_cnn", "width": 0.05, "image_size": 64, "batch_size": 8, "epochs": 14}
-    whole, killed = tmp_path / "whole", tmp_path / "killed"
-    train_classifier.main(args_for(train_classifier.Args, training_args, whole, **options))
-
-    flags = {"data": training_args.data, "category": "cable", "out": killed, **options}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "training.train_classifier"]
-        + [text for name, value in flags.items() for text in (f"--{name.replace('_', '-')}", str(value))],
-        env=os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())},
-        stderr=subprocess.DEVNULL,
-    )
-    while epochs_saved(killed) < 3:
-        assert process.poll() is None
-        time.sleep(0.005)
-    process.send_signal(signal.SIGKILL)
-    assert process.wait() == -signal.SIGKILL
-    with pytest.raises(DataError, match="no finished run"):
-        release.read_runs([killed], "cable")
-
-    train_classifier.main(args_for(train_classifier.Args, training_args, killed, **options))
-    assert same_tensors(killed / "model.safetensors", whole / "model.safetensors")
-    assert (killed / "calibration.json").read_bytes() == (whole / "calibration.json").read_bytes()
-    assert metrics(killed).settings == metrics(whole).settings
-
-
-def epochs_saved(folder: Path) -> int:
-    try:
-        with safe_open(folder / CHECKPOINT, framework="pt") as file:
-            epoch: int = json.loads(file.metadata()["notes"])["epoch"]
-            return epoch
-    except (OSError, SafetensorError):  # not there yet
-        return 0
-
-
 def test_a_run_that_dies_at_its_end_is_no_finished_run_of_the_settings_before(
     training_args: train_all.Args, runs: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -226,7 +179,7 @@ def test_a_run_that_dies_at_its_end_is_no_finished_run_of_the_settings_before(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("training.finish.evaluate", die)
+        patch.setattr("training.finish.measured", die)
         with pytest.raises(KeyboardInterrupt):
             fit_patch_knn.main(knn_args(training_args, out, coreset=0.02))
     with pytest.raises(DataError, match="no finished run"):

@@ -62,7 +62,8 @@ def run(main: Callable[[A], None], kind: type[A], argv: Sequence[str] | None = N
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
         _add(parser, field, hints[field.name])
-    args = kind(**vars(parser.parse_args(argv)))
+    given = vars(parser.parse_args(argv))
+    args = kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
     if isinstance(args, RunArgs) and args.tag and not args.push:
         parser.error("--tag goes with --push REPO")
     try:

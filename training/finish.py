@@ -224,7 +224,9 @@ def _tested(detector: Detector, member: str, args: RunArgs, split: Split, calibr
     if not samples:
         return None
     alone = _alone(detector, member, args, split.categories[0], calibration)
-    return measured(alone, samples, data=split.name, split="test", progress=True).members[member]
+    labels: tuple[str, ...] = getattr(args, "box_labels", ())
+    found = measured(alone, samples, data=split.name, split="test", progress=True, box_labels=labels)
+    return found.members[member]
 
 
 def push_run(run: Path, repo_id: str, tag: str | None) -> str:

@@ -70,6 +70,7 @@ def main(args: Args) -> None:
         "score": config.score,
         "whitened": config.whitened,
         "rotations": args.rotations,
+        "coreset": kept_share(args, trunk),
         "memory": len(detector.memory),
     }
     finish(detector, "patch_knn", args, split, emissions, backbone=weights.source, settings=settings)
@@ -97,6 +98,11 @@ def is_dino(args: Args, trunk: Trunk) -> bool:
     return args.preset == "anomalydino" or (args.preset is None and trunk.config.library == "transformers")
 
 
+def kept_share(args: Args, trunk: Trunk) -> float:
+    """Of the patches; of a few pictures every one counts."""
+    return args.coreset or (1.0 if args.shots or is_dino(args, trunk) else _SHARE)
+
+
 def fit(config: PatchKNNConfig, trunk: Trunk, maps: Iterable[dict[int, Tensor]], args: Args) -> PatchKNN:
     """Memory bank of a share of all patches, chosen by greedy k-center from a bounded sample of them."""
     generator = torch.Generator().manual_seed(args.seed)
@@ -110,8 +116,7 @@ def fit(config: PatchKNNConfig, trunk: Trunk, maps: Iterable[dict[int, Tensor]],
     )
     behind = whitening(candidates) if config.whitened else None
     points = to_space(candidates, config.metric, behind)
-    share = args.coreset or (1.0 if args.shots or is_dino(args, trunk) else _SHARE)
-    size = min(max(1, math.ceil(share * seen)), args.max_memory, len(points))
+    size = min(max(1, math.ceil(kept_share(args, trunk) * seen)), args.max_memory, len(points))
     memory = points[coreset(points, size, generator)] if size < len(points) else points
     return PatchKNN(config, trunk, memory.contiguous(), *(behind or ()))
 

@@ -41,6 +41,7 @@ QUICK: dict[str, dict[str, Any]] = {
     "autoencoder": {"image_size": 128, "width": 16, "epochs": 30},
     "baseline_cnn": {"image_size": 128, "width": 0.25, "epochs": 12},
     "classifier": {"image_size": 160, "epochs": 6},
+    "localiser": {"image_size": 256, "crop": 256, "crops": 1, "epochs": 10},
 }
 
 CLASSICAL: dict[str, Literal["svm", "forest", "xgboost"]] = {
@@ -105,7 +106,7 @@ def _train(member: str, args: Args, category: str, out: Path, quick: bool) -> No
     elif member == "patch_knn":
         fit_patch_knn.main(fit_patch_knn.Args(**common, **trunk, **effort))
     elif member == "autoencoder":
-        train_autoencoder.main(train_autoencoder.Args(**common, **effort))
+        train_autoencoder.main(train_autoencoder.Args(**common, **trunk, **effort))
     elif member == "baseline_cnn":
         train_classifier.main(train_classifier.Args(**common, **effort, arch=train_classifier.BASELINE))
     elif member == "classifier":

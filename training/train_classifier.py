@@ -24,6 +24,7 @@ from anomaly.emissions import measure_training
 from anomaly.errors import DataError, ModelLoadError
 from training.arguments import RunArgs, flag, run
 from training.augment import augmentation, safe_transforms, target
+from training.data import too_few_defects
 from training.finish import Split, already_done, finish, identity, pretrained, split_data
 from training.loop import Phase, Progress, Recipe, fit
 from training.phases import fine_tuning, phase_lengths
@@ -38,7 +39,9 @@ class Args(RunArgs):
     image_size: int = flag("side that pictures are resized to", 224, least=32)
     width: float = flag("of baseline_cnn: multiplies every layer's channels", 1.0)
     batch_size: int = flag("pictures in a batch", 16, least=1)
-    learning_rate: float = flag("of the heads, in the first phase", 1e-3, least=0)
+    learning_rate: float | None = flag(
+        "of the heads, in the first phase; by default 1e-3 from scratch and 3e-4 from given weights", None, least=0
+    )
     pool: Literal["avg", "max", "avgmax"] | None = flag(
         "how the last feature map becomes a vector; max finds small defects that an average dilutes", None
     )
@@ -70,12 +73,8 @@ def main(args: Args) -> None:
     split = split_data(args)
     if already_done(args, split):
         return
-    if not split.defects("train") or not split.defects("calibrate"):
-        raise DataError(
-            f"a classifier learns from labelled defects, and {args.data} has too few in its train folders "
-            f"({len(split.defects('train'))} to train on, {len(split.defects('calibrate'))} to calibrate): "
-            "put some into train/<defect>, or use a detector that needs good pictures only"
-        )
+    if lacking := too_few_defects(split, args.data):
+        raise lacking
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.manual_seed(args.seed)
     with measure_training(args.country, args.cpu_power_w) as emissions:
@@ -195,9 +194,10 @@ def train(detector: TwoHeadDetector, args: Args, split: Split, device: torch.dev
         return total / len(validate)
 
     phases: list[Phase] = []
+    rate = args.learning_rate or (3e-4 if fine_tuned else 1e-3)
     if fine_tuned:
         lengths = phase_lengths(len(order), args.phases, args.epochs)
-        phases = fine_tuning(detector, lengths, args.learning_rate, args.layer_decay)
+        phases = fine_tuning(detector, lengths, rate, args.layer_decay)
     return fit(
         detector,
         loss,
@@ -206,7 +206,7 @@ def train(detector: TwoHeadDetector, args: Args, split: Split, device: torch.dev
         recipe=Recipe(
             epochs=args.epochs or 50,
             batch_size=args.batch_size,
-            learning_rate=args.learning_rate,
+            learning_rate=rate,
             min_delta=1e-3,
             plateau=5,
             min_rate=1e-6,

@@ -79,6 +79,7 @@ def main(args: Args) -> None:
         "boxes": sum(len(found.labels) for found in train.values()),
         "classes": list(classes),
     }
+    settings |= {"box_labels": list(args.box_labels)} if args.box_labels else {}
     finish(
         detector,
         "localiser",
