@@ -1,11 +1,13 @@
 """Heatmap or mask -> rectangles: connected components (scipy.ndimage.label), corners touching included."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from anomaly.detectors.base import Boxes
+if TYPE_CHECKING:  # the page imports this file before torch is loaded
+    from anomaly.detectors.base import Boxes
 
 __all__ = ["DEFECT", "BoxSettings", "find_boxes", "mask_boxes"]
 
@@ -26,7 +28,7 @@ class BoxSettings(BaseModel):
 _USUAL = BoxSettings()
 
 
-def find_boxes(heatmap: NDArray[np.float32], threshold: float, settings: BoxSettings = _USUAL) -> Boxes:
+def find_boxes(heatmap: NDArray[np.float32], threshold: float, settings: BoxSettings = _USUAL) -> "Boxes":
     """Frames every connected area in which the heatmap reaches a threshold.
 
     Args:
@@ -37,7 +39,10 @@ def find_boxes(heatmap: NDArray[np.float32], threshold: float, settings: BoxSett
     Returns:
         Half-open boxes of whole pixels, the highest score first; a score is the largest pixel of its area.
     """
+    import torch
     from scipy import ndimage
+
+    from anomaly.detectors.base import Boxes
 
     areas, count = ndimage.label(heatmap >= threshold, structure=_EIGHT)
     index = np.arange(1, count + 1)

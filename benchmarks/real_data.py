@@ -238,7 +238,8 @@ OF_CABLES: dict[str, list[object]] = {
 }
 LOCALISER: list[object] = ["train_localiser", "--protocol", "supervised", "--test-share", 0.3333, "--symmetries", "all"]
 LOCALISER += ["--epochs", 16, "--box-labels", "open", "short", "mousebite", "spur", "copper", "pin-hole"]
-CABLES = ["--train-good", "320", "--train-per-defect", "64", "--test-good", "80", "--test-per-defect", "16"]
+CABLES = ["--train-good", "900", "--train-per-defect", "240", "--test-good", "100", "--test-per-defect", "10"]
+CABLES += ["--seed", "11"]
 PARTS = {"transistor": transistor, "shots": shots, "casting": casting, "deeppcb": deeppcb, "cables": cables}
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from trained import args_for, metrics
 
 from anomaly.backbones import timm_model
 from anomaly.calibration import CalibrationFile
+from anomaly.datasets import read_dataset
 from anomaly.detectors import BaselineCNN, BaselineCNNConfig, Classifier, ClassifierConfig
 from anomaly.detectors.two_heads import GridAttention, TwoHeadDetector
 from anomaly.errors import DataError
@@ -29,7 +30,8 @@ from anomaly.model_repo import load_detector, save_detector
 from training import train_all, train_classifier
 from training.arguments import run
 from training.loop import CHECKPOINT
-from training.phases import fine_tuning, phase_lengths, stages
+from training.phases import FrozenMaps, fine_tuning, normalised, phase_lengths, stages, trunk_is_frozen
+from training.pictures import Pictures
 from training.train_classifier import class_weights, two_head_loss
 
 EVEN = torch.ones(2), torch.ones(3)
@@ -113,8 +115,8 @@ def test_a_class_weighs_n_over_k_times_its_count() -> None:
 
 
 def test_the_lengths_of_phases_follow_the_count_and_are_bounded() -> None:
-    assert phase_lengths(200, None, None) == (10, 20, 20)
-    assert phase_lengths(5_000, None, None) == (2, 6, 12)
+    assert phase_lengths(200, None, None) == (15, 20, 20)
+    assert phase_lengths(5_000, None, None) == (6, 6, 12)
     assert phase_lengths(200, (1, 2, 3), None) == (1, 2, 3)
     assert phase_lengths(200, (1, 2, 3), 12) == (2, 4, 6)
     for bound in range(1, 60):
@@ -141,11 +143,29 @@ def test_of_an_efficientnet_blocks_1_to_4_are_frozen_until_everything_moves() ->
 def test_lower_stages_and_later_phases_move_slower() -> None:
     heads, upper, everything = fine_tuning(classifier("efficientnet_b0"), (1, 1, 1), 1e-3, 0.5)
     assert set(heads.rates.values()) == {1e-3}
-    assert upper.rates["heads.types.bias"] == pytest.approx(5e-4)
-    assert upper.rates["net.conv_head.weight"] == pytest.approx(2.5e-4)
-    assert upper.rates["net.blocks.4.0.conv_pw.weight"] == pytest.approx(5e-4 / 2**3)
-    assert everything.rates["heads.types.bias"] == pytest.approx(2.5e-4)
-    assert everything.rates["net.conv_stem.weight"] == pytest.approx(2.5e-4 / 2**8)
+    assert upper.rates["heads.types.bias"] == pytest.approx(3e-4)
+    assert upper.rates["net.conv_head.weight"] == pytest.approx(1.5e-4)
+    assert upper.rates["net.blocks.4.0.conv_pw.weight"] == pytest.approx(3e-4 / 2**3)
+    assert everything.rates["heads.types.bias"] == pytest.approx(1.5e-4)
+    assert everything.rates["net.conv_stem.weight"] == pytest.approx(1.5e-4 / 2**8)
+
+
+def test_the_heads_learn_from_maps_that_are_computed_once(cables: Path) -> None:
+    detector = classifier()
+    pictures = Pictures(read_dataset(cables, "cable").train, detector.config, "reading")
+    maps = FrozenMaps(detector, pictures)
+    assert maps.fit_into_memory()
+    expected = detector.feature_map(normalised(pictures.batch([40, 3]), detector)).detach()
+    found = maps.batch([40, 3])
+    torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-3)  # kept at half precision
+    again = FrozenMaps(detector, pictures)
+    again.batch([7])
+    assert torch.equal(again.batch([40, 3]), found)  # whatever was asked for first, as after a kill
+    heads, upper, _ = fine_tuning(detector, (1, 1, 1), 1e-3, 0.8)
+    for phase, frozen in ((heads, True), (upper, False)):
+        for name, parameter in detector.named_parameters():
+            parameter.requires_grad_(name in phase.rates)
+        assert trunk_is_frozen(detector) == frozen
 
 
 @pytest.mark.parametrize(

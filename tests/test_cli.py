@@ -252,7 +252,7 @@ def test_a_folder_that_cannot_be_made_is_one_line(
 
 def test_what_train_all_leaves_behind_is_a_source(vigie: Vigie, trained: Path, pictures: list[Path]) -> None:
     report = json.loads(vigie("inspect", pictures[0], "--inspector", trained, "--revision", "v1", "--json").out)
-    assert len(report["votes"]) == 6
+    assert len(report["votes"]) == 10
     assert report["commit"] in vigie("revisions", "--inspector", trained).out
     assert f"{trained}@{report['commit']}: inspector of cable" in vigie("pull", trained).out
 

@@ -341,7 +341,8 @@ def test_good_pictures_alone_do_not_make_a_classifier(
     shutil.copytree(cables / "cable/train/good", tmp_path / "data/train/good")
     words = ("--data", tmp_path / "data", "--category", "cable", "--arch", "baseline_cnn", "--out", tmp_path / "out")
     assert call("train_classifier", *words) == 1
-    assert "put some into train/<defect>, or use a detector that needs good pictures only" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "put some into train/<defect>, take --protocol supervised, or use a detector that needs good" in said
 
 
 def test_a_folder_that_cannot_be_written_to_is_named(

@@ -27,7 +27,7 @@ from training.augment import augmentation, safe_transforms, target
 from training.data import too_few_defects
 from training.finish import Split, already_done, finish, identity, pretrained, split_data
 from training.loop import Phase, Progress, Recipe, fit
-from training.phases import fine_tuning, phase_lengths
+from training.phases import FrozenMaps, fine_tuning, normalised, phase_lengths, trunk_is_frozen
 from training.pictures import Pictures
 
 BASELINE = "baseline_cnn"
@@ -39,20 +39,22 @@ class Args(RunArgs):
     image_size: int = flag("side that pictures are resized to", 224, least=32)
     width: float = flag("of baseline_cnn: multiplies every layer's channels", 1.0)
     batch_size: int = flag("pictures in a batch", 16, least=1)
-    learning_rate: float | None = flag(
-        "of the heads, in the first phase; by default 1e-3 from scratch and 3e-4 from given weights", None, least=0
-    )
+    learning_rate: float = flag("of the heads in the first phase, or of everything from scratch", 1e-3, least=0)
     pool: Literal["avg", "max", "avgmax"] | None = flag(
         "how the last feature map becomes a vector; max finds small defects that an average dilutes", None
     )
     head: Literal["plain", "attention"] = flag("what becomes of the last feature map before it is pooled", "plain")
     phases: tuple[int, ...] | None = flag(
         "of given weights: epochs of heads only, upper stages, everything; --epochs bounds their sum; "
-        "by default 10 20 20, with a thousand pictures or more 2 6 12",
+        "by default 15 20 20, with a thousand pictures or more 6 6 12",
         None,
     )
     layer_decay: float = flag("of given weights: a stage's learning rate relative to that of the one above it", 0.8)
-    drop_path: float = flag("stochastic depth while training, for networks that have it", 0.2, least=0)
+    drop_path: float | None = flag(
+        "stochastic depth while training, for networks that have it; by default 0.2 for EfficientNet, else 0",
+        None,
+        least=0,
+    )
     mixup: float = flag("alpha of MixUp, 0 for none", 0.2, least=0)
     smoothing: float = flag("of the labels", 0.1, least=0)
     transforms: tuple[str, ...] | None = flag(
@@ -141,10 +143,15 @@ def build(args: Args, labels: tuple[str, ...]) -> tuple[TwoHeadDetector, Pretrai
     return detector, weights
 
 
-def _classifier(config: ClassifierConfig, drop_path: float) -> Classifier:
+def _classifier(config: ClassifierConfig, drop_path: float | None) -> Classifier:
     """With stochastic depth where the network has it. It has no tensors and does nothing at inference, so the config
-    that is saved does not say so."""
+    that is saved does not say so.
+
+    By default EfficientNet alone, whose weights were trained with it: MobileNetV2 lost two epochs of five to it.
+    """
     detector = Classifier(config)
+    if drop_path is None:
+        drop_path = 0.2 if config.architecture.startswith(("efficientnet", "tf_efficientnet")) else 0.0
     if drop_path:
         try:
             net = timm_model(config.architecture, config.arguments | {"drop_path_rate": drop_path}, num_classes=0)
@@ -168,36 +175,43 @@ def train(detector: TwoHeadDetector, args: Args, split: Split, device: torch.dev
     names = safe_transforms(args.transforms, split.categories)
     augment = {label: augmentation(names, probability) for label, probability in targeting.probability.items()}
     mix = v2.MixUp(alpha=args.mixup, num_classes=len(classes)) if args.mixup else None
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (detector.config.mean, detector.config.std))
+    maps = FrozenMaps(detector, pictures)
+    keep_maps = fine_tuned and maps.fit_into_memory()
 
     def labels_of(source: Pictures, indices: Sequence[int]) -> Tensor:
         return torch.tensor([classes.index(source.samples[i].label) for i in indices], device=device)
 
-    def loss_of(images: Tensor, target: Tensor, smoothing: float) -> Tensor:
-        binary, types = detector.logits((images - mean) / std)
+    def loss_of(feature_maps: Tensor, target: Tensor, smoothing: float) -> Tensor:
+        binary, types = detector.heads(detector.vector(feature_maps))
         return two_head_loss(binary, types, target, binary_weight, type_weight, smoothing)
+
+    def feature_maps(images: Tensor) -> Tensor:
+        return detector.feature_map(normalised(images, detector))
 
     def loss(positions: list[int]) -> Tensor:
         indices = [order[position] for position in positions]
-        batch = zip(pictures.batch(indices).to(device), indices, strict=True)
-        images = torch.stack([augment[pictures.samples[i].label](image) for image, i in batch])
         labels = labels_of(pictures, indices)
-        images, soft = mix(images, labels) if mix else (images, F.one_hot(labels, len(classes)))
-        return loss_of(images, soft.float(), args.smoothing)
+        from_maps = keep_maps and trunk_is_frozen(detector)
+        if from_maps:
+            pixels = maps.batch(indices).to(device)
+        else:
+            batch = zip(pictures.batch(indices).to(device), indices, strict=True)
+            pixels = torch.stack([augment[pictures.samples[i].label](image) for image, i in batch])
+        pixels, soft = mix(pixels, labels) if mix else (pixels, F.one_hot(labels, len(classes)))
+        return loss_of(pixels if from_maps else feature_maps(pixels), soft.float(), args.smoothing)
 
     def validation_loss() -> float:
         total = 0.0
         for start in range(0, len(validate), _CHUNK):
             indices = range(start, min(start + _CHUNK, len(validate)))
             hard = F.one_hot(labels_of(validate, indices), len(classes)).float()
-            total += loss_of(validate.batch(indices).to(device), hard, 0.0).item() * len(indices)
+            total += loss_of(feature_maps(validate.batch(indices).to(device)), hard, 0.0).item() * len(indices)
         return total / len(validate)
 
     phases: list[Phase] = []
-    rate = args.learning_rate or (3e-4 if fine_tuned else 1e-3)
     if fine_tuned:
         lengths = phase_lengths(len(order), args.phases, args.epochs)
-        phases = fine_tuning(detector, lengths, rate, args.layer_decay)
+        phases = fine_tuning(detector, lengths, args.learning_rate, args.layer_decay)
     return fit(
         detector,
         loss,
@@ -206,7 +220,7 @@ def train(detector: TwoHeadDetector, args: Args, split: Split, device: torch.dev
         recipe=Recipe(
             epochs=args.epochs or 50,
             batch_size=args.batch_size,
-            learning_rate=rate,
+            learning_rate=args.learning_rate,
             min_delta=1e-3,
             plateau=5,
             min_rate=1e-6,
