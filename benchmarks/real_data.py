@@ -231,9 +231,18 @@ SUPERVISED: dict[str, list[object]] = {
         12,
     ],
 }
-# of cables: drawn defects are small, and an augmentation that differs between classes is learned as a defect
+# of cables: drawn defects are small
 OF_CABLES: dict[str, list[object]] = {
-    "classifier": ["train_classifier"],
+    "classifier": ["train_classifier", "--image-size", 256],
+    "classifier_attention": [
+        "train_classifier",
+        "--image-size",
+        256,
+        "--head",
+        "attention",
+        "--member",
+        "classifier_attention",
+    ],
     "localiser": ["train_localiser", "--image-size", 256, "--crop", 256, "--crops", 1, "--epochs", 15],
 }
 LOCALISER: list[object] = ["train_localiser", "--protocol", "supervised", "--test-share", 0.3333, "--symmetries", "all"]

@@ -1,5 +1,7 @@
 """Augmentation: what each transform may do to a picture and its mask, which ones a category allows, and how often."""
 
+from statistics import fmean
+
 import pytest
 import torch
 from torch import Tensor
@@ -152,20 +154,26 @@ def test_what_is_asked_for_is_taken_and_a_name_that_is_none_is_refused() -> None
         safe_transforms(["flips", "spin"], ["cable"])
 
 
-def test_the_rarer_a_class_the_more_it_is_changed_and_repeated() -> None:
-    counts = {"good": 100, "bent": 50, "cut": 49, "poked": 20, "swapped": 19, "missing": 1}
+def test_the_rarer_a_type_the_more_it_is_changed_and_repeated() -> None:
+    counts = {"good": 100, "bent": 50, "cut": 49, "poked": 20, "swapped": 9, "missing": 1}
     targeting = target(counts, (0.3, 0.6, 0.9), 4)
-    assert targeting.probability == {
-        "good": 0.3,
-        "bent": 0.3,
-        "cut": 0.6,
-        "poked": 0.6,
-        "swapped": 0.9,
-        "missing": 0.9,
-    }
-    assert targeting.repeats == {"good": 1, "bent": 2, "cut": 3, "poked": 4, "swapped": 4, "missing": 4}
+    types = {"bent": 0.3, "cut": 0.3, "poked": 0.6, "swapped": 0.9, "missing": 0.9}
+    assert targeting.probability == types | {"good": targeting.probability["good"]}
+    assert targeting.repeats == {"good": 1, "bent": 1, "cut": 2, "poked": 3, "swapped": 4, "missing": 4}
     assert set(target(counts, (0.3, 0.6, 0.9), 1).repeats.values()) == {1}
-    assert target(counts, (0.3, 0.6, 0.9), 10).repeats["swapped"] == 6  # ceil(100 / 19)
+    assert target(counts, (0.3, 0.6, 0.9), 10).repeats["swapped"] == 6  # ceil(50 / 9)
+
+
+def test_how_much_a_picture_was_changed_does_not_tell_whether_it_is_good() -> None:
+    counts = {"good": 100, "bent": 50, "cut": 49, "poked": 20, "swapped": 9, "missing": 1}
+    targeting = target(counts, (0.3, 0.6, 0.9), 4)
+    changes = [targeting.probability[k] for k, n in counts.items() for _ in range(n * targeting.repeats[k])]
+    assert targeting.probability["good"] == pytest.approx(fmean(changes[100:]))
+    even = target({"good": 600, "bent": 150, "cut": 150}, (0.3, 0.6, 0.9), 4)
+    assert even.probability == {"good": 0.3, "bent": 0.3, "cut": 0.3}  # 300 would be their share of the good
+    assert even.repeats == {"good": 1, "bent": 2, "cut": 2}
+    assert target({"good": 600, "bent": 20}, (0.3, 0.6, 0.9), 4).repeats == {"good": 1, "bent": 4}
+    assert target({"good": 5}, (0.3, 0.6, 0.9), 4).probability == {"good": 0.3}
 
 
 @pytest.mark.parametrize("strength", [(0.3, 0.6), (0.3, 0.6, 1.1), (-0.1, 0.6, 0.9)])

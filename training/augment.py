@@ -18,6 +18,7 @@ from torch.nn import functional as F
 from torchvision import tv_tensors
 from torchvision.transforms import v2
 
+from anomaly.datasets import GOOD
 from anomaly.errors import DataError
 
 GEOMETRIC = ("rotation", "flips", "translation", "scale", "perspective", "crop")
@@ -59,7 +60,7 @@ class Targeting:
     """How often each transform is applied to a picture, and how often the picture itself comes in an epoch."""
 
     probability: dict[str, float]  # by label
-    repeats: dict[str, int]  # by label, 1 for the commonest
+    repeats: dict[str, int]  # by label, 1 for good pictures and the commonest type
 
 
 def safe_transforms(given: Sequence[str] | None, categories: Collection[str]) -> tuple[str, ...]:
@@ -87,11 +88,14 @@ def safe_transforms(given: Sequence[str] | None, categories: Collection[str]) ->
 
 
 def target(counts: Mapping[str, int], strength: tuple[float, ...], bound: int) -> Targeting:
-    """From the classes' counts.
+    """From the classes' counts. A type of defect is rare beside the commonest one, or beside its share of the good.
+
+    Good pictures are changed as much as the average defect: were they changed less, a network would learn blur and
+    noise as the sign of a defect. That they are many is the business of the loss, which weighs the classes.
 
     Args:
         counts: training pictures of each label.
-        strength: probability of each transform for a common class (half as many pictures as the commonest or more), a
+        strength: probability of each transform for a common type (half as many pictures as the commonest or more), a
             rarer one, and the rarest ones (less than a fifth).
         bound: of the repeats, which are ceil(max / n) otherwise.
 
@@ -100,11 +104,18 @@ def target(counts: Mapping[str, int], strength: tuple[float, ...], bound: int) -
     """
     if len(strength) != 3 or not all(0 <= p <= 1 for p in strength):
         raise DataError(f"strength must be three probabilities (common, rarer, rarest classes), not {strength}")
-    most = max(counts.values())
+    types = {label: n for label, n in counts.items() if label != GOOD}
     common, rarer, rarest = strength
+    if not types:
+        return Targeting(dict.fromkeys(counts, common), dict.fromkeys(counts, 1))
+    most = max(*types.values(), counts.get(GOOD, 0) / len(types))
+    probability = {n: common if n >= most / 2 else rarer if n >= most / 5 else rarest for n in types.values()}
+    repeats = {label: min(bound, math.ceil(most / n)) for label, n in types.items()}
+    coming = {label: n * repeats[label] for label, n in types.items()}
+    average = sum(probability[types[label]] * n for label, n in coming.items()) / sum(coming.values())
     return Targeting(
-        {label: common if n >= most / 2 else rarer if n >= most / 5 else rarest for label, n in counts.items()},
-        {label: min(bound, math.ceil(most / n)) for label, n in counts.items()},
+        {label: probability[n] if label in types else average for label, n in counts.items()},
+        {label: repeats.get(label, 1) for label in counts},
     )
 
 
