@@ -249,7 +249,7 @@ OF_CABLES: dict[str, list[object]] = {
         "--member",
         "classifier_attention",
     ],
-    "localiser": ["train_localiser", "--image-size", 256, "--crop", 256, "--crops", 1, "--epochs", 15],
+    "localiser": ["train_localiser", "--image-size", 256, "--crop", 256, "--crops", 1, "--epochs", 5],
 }
 LOCALISER: list[object] = ["train_localiser", "--protocol", "supervised", "--test-share", 0.3333, "--symmetries", "all"]
 LOCALISER += ["--epochs", 16, "--box-labels", "open", "short", "mousebite", "spur", "copper", "pin-hole"]

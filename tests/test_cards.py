@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from hashlib import sha256
+from itertools import pairwise
 from pathlib import Path
 from shutil import copytree
 from typing import Any, get_args
@@ -502,6 +503,14 @@ def test_every_detector_has_a_prose_file_and_every_prose_file_a_detector() -> No
 
 def test_every_detector_is_among_those_whose_card_is_read(released: Released) -> None:
     assert {metrics_of(folder).kind for folder in released.models.values()} == set(DETECTORS)
+
+
+@pytest.mark.parametrize("name", MEMBERS)
+def test_a_blank_line_stands_before_every_table(released: Released, name: str) -> None:
+    lines = model_card(released.models[name]).splitlines()
+    tables = [before for before, line in pairwise(lines) if line.startswith("|") and not before.startswith("|")]
+    assert len(tables) >= 4
+    assert set(tables) == {""}
 
 
 @pytest.mark.parametrize("name", MEMBERS)

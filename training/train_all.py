@@ -40,7 +40,7 @@ class Args(DataArgs):
 QUICK: dict[str, dict[str, Any]] = {
     "autoencoder": {"image_size": 128, "width": 16, "epochs": 30},
     "baseline_cnn": {"image_size": 128, "width": 0.25, "epochs": 12},
-    "classifier": {"image_size": 160, "epochs": 6},
+    "classifier": {"image_size": 160, "epochs": 12},
     "localiser": {"image_size": 256, "crop": 256, "crops": 1, "epochs": 10},
 }
 
