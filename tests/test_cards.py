@@ -187,7 +187,7 @@ def test_every_figure_on_test_is_the_one_in_metrics_json(released: Released, nam
     else:
         assert row(card, "pixel AUROC") == [f"{test.pixel_auroc:.4f}"]
         assert row(card, "AU-PRO (exact, limit 0.3)") == [f"{test.au_pro:.4f}"]
-    assert test.at.keys() == {"far", "f1", "f2", "safe"}
+    assert test.at.keys() == {"far", "f1", "f2", "youden", "safe"}
     for threshold, c in test.at.items():
         assert row(card, f"`{threshold}`") == [str(n) for n in (c.tp, c.fn, c.fp, c.tn, c.review, c.failed)]
     assert f"rejects {test.tp} of {DEFECTS} defects and {test.fp} of {GOOD} good parts." in flat(card)
@@ -412,7 +412,7 @@ def test_thresholds_from_good_images_alone_say_that_the_others_are_missing(model
     change(model / "calibration.json", without_defects)
     change(model / "metrics.json", lambda m: m["test"].update(at={"far": m["test"]["at"]["far"]}))
     card = model_card(model)
-    assert "there is no threshold `f1`, `f2` or `safe`" in card
+    assert "there is no threshold `f1`, `f2`, `youden` or `safe`" in card
     assert "| `safe` |" not in card
 
 

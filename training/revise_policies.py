@@ -1,0 +1,139 @@
+"""An inspector's next revision with other policies: the same members at the same commits, measured anew."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from anomaly import hub
+from anomaly.cards import write_card
+from anomaly.datasets import Sample, read_dataset
+from anomaly.emissions import EmissionsMeter
+from anomaly.errors import DataError, PolicyError
+from anomaly.evaluation import evaluate, hardware, versions
+from anomaly.figures import InspectorMetrics
+from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, load_at
+from anomaly.model_repo import CARD_FILES
+from anomaly.policy import Policy, read_policy
+from training.hub_data import local_data
+from training.joint_votes import LayoutChoice, figures_counted
+
+
+def edited(policies: Sequence[Policy], files: Sequence[Path]) -> tuple[Policy, ...]:
+    """The policies with those of these files: in place of the one of that name, or added.
+
+    Raises:
+        PolicyError: a file is no policy, or two have one name.
+    """
+    found = {policy.name: policy for policy in policies}
+    new: dict[str, Path] = {}
+    for file in files:
+        policy = read_policy(file)
+        if policy.name in new:
+            raise PolicyError(f"{file} and {new[policy.name]} are both called {policy.name!r}: leave one of them out")
+        found[policy.name], new[policy.name] = policy, file
+    return tuple(found.values())
+
+
+def revise(
+    inspector: str,
+    files: Sequence[Path],
+    *,
+    revision: str | None = None,
+    tag: str | None = None,
+    note: str | None = None,
+    default: str | None = None,
+    data: Path | str | None = None,
+    layout: LayoutChoice = "auto",
+    country: str = "USA",
+    cpu_power_w: float | None = None,
+) -> str:
+    """Releases the same members with other policies, where the inspector is.
+
+    Args:
+        inspector: a Hub repo id or a local folder in the Hub's cache layout.
+        files: policies as JSON.
+        revision: to start from; `main` by default.
+        tag: of the new revision.
+        note: what it is for, one sentence in its card.
+        default: name of the policy that decides by default; the same as before without it.
+        data: the test pictures that the inspector was measured on: its card has no figure that was not measured.
+        layout: of the data.
+        country: for the estimate of emissions.
+        cpu_power_w: likewise.
+
+    Returns:
+        The commit, an old one where nothing would change.
+
+    Raises:
+        PolicyError: a policy is wrong.
+        DataError: the pictures are not the ones.
+        RegistryError, ModelLoadError: the inspector cannot be had.
+    """
+    place = hub.parse_source(inspector)
+    commit = hub.resolve(place, revision)
+    folder = hub.download(place, commit, [INSPECTOR_FILE, *CARD_FILES])
+    loaded = load_at(place, commit, revision or "main", meter=EmissionsMeter(country, cpu_power_w))
+    old = loaded.file
+    update = {"policies": edited(old.policies, files), "default_policy": default or old.default_policy}
+    file = old.model_copy(update=update)
+    changed = Inspector(
+        file, list(loaded.members.values()), source=inspector, revision="new", commit="0" * 40, meter=loaded.meter
+    )  # refuses what is wrong
+    if file == old and note is None and tag is None:
+        return commit
+    before = InspectorMetrics.model_validate_json((folder / "metrics.json").read_bytes())
+    samples = _tested(before, file, data, layout)
+    found = evaluate(changed, samples, data=before.data.name, split="test", progress=True)
+    metrics = before.model_copy(
+        update={
+            "members": found.members,
+            "policies": found.policies,
+            "hardware": hardware(),
+            "country": country,
+            "versions": versions(),
+        }
+    )
+    with TemporaryDirectory() as work:
+        return publish(Path(work), place, file, metrics, tag=tag, note=note)
+
+
+def publish(
+    folder: Path,
+    place: hub.Source,
+    file: InspectorFile,
+    metrics: InspectorMetrics,
+    *,
+    tag: str | None,
+    note: str | None,
+) -> str:
+    """Writes an inspector's three files into a folder and releases them; returns the commit."""
+    (folder / INSPECTOR_FILE).write_text(file.model_dump_json(indent=1) + "\n")
+    (folder / "metrics.json").write_text(metrics.model_dump_json(indent=1) + "\n")
+    write_card(folder, None if place.folder else place.repo_id)
+    if note:
+        card = folder / "README.md"
+        card.write_text(card.read_text() + f"\n## This release\n\n{note}\n")
+    files = (INSPECTOR_FILE, *CARD_FILES)
+    if place.folder:
+        return hub.store(folder, place.folder, place.repo_id, files=files, tag=tag)
+    return hub.push(folder, place.repo_id, files=files, message=note or f"Vigie {tag or ''}", tag=tag)
+
+
+def _tested(
+    before: InspectorMetrics, file: InspectorFile, data: Path | str | None, layout: LayoutChoice
+) -> list[Sample]:
+    """The test pictures of the data, as many of each label as the inspector was measured on."""
+    if data is None:
+        raise DataError(
+            f"other policies have to be measured: give --data with the test pictures of {before.data.name!r}, "
+            f"{before.data.counts.get('test', {})}"
+        )
+    root, _ = local_data(str(data))
+    samples = list(read_dataset(root, file.category, layout).test)
+    counts = figures_counted(samples)
+    if counts != before.data.counts.get("test"):
+        raise DataError(
+            f"{data} has the test pictures {counts}, the inspector was measured on {before.data.counts.get('test')}: "
+            "give --data with the same pictures, or release the runs anew with --members and --policy"
+        )
+    return samples
