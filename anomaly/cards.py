@@ -389,9 +389,7 @@ def threshold_meaning(name: ThresholdName, threshold: Threshold) -> str:
         case "f2":
             return "the largest F2 on them: a miss weighs more than a false alarm"
         case "youden":
-            return (
-                "the largest Youden's J on them: the share of defects rejected less the share of good images rejected"
-            )
+            return "the largest Youden's J on them: share of defects rejected less share of good images rejected"
         case "safe":
             return "the highest cut that lets none of the calibration defects pass"
 

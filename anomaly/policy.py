@@ -245,6 +245,7 @@ def _by_steps(votes: Mapping[str, Vote | Failure], policy: Policy, rule: Cascade
     else:
         nobody = not any(isinstance(votes[name], Vote) for name in rule.members)
         decided, number = ("review", reasons.NO_VOTE if nobody else reasons.undecided(len(rule.steps))), 0
+    assert decided is not None
     verdict, text = decided
     return Decision(
         verdict,

@@ -146,7 +146,7 @@ def test_the_command_prints_and_writes_it(vigie: Vigie, inspector_folder: Path, 
     assert said.out == in_words(found) + "\n"
     assert (found.first.revision, found.second.revision, found.first.policy) == ("v1", "v2", "any_alarm")
     assert found.labelled
-    assert found.pictures == sum(sum(found.table[a][b] for a in OUTCOMES) for b in OUTCOMES) == 11
+    assert found.pictures == sum(sum(found.table[a][b] for a in OUTCOMES) for b in OUTCOMES) == 14
     assert found.first.commit != found.second.commit
 
 

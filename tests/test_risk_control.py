@@ -44,18 +44,18 @@ def test_both_bounds_hold_together_for_later_parts() -> None:
     pytest.importorskip("mapie", reason="MAPIE is not installed")
     later, truth = drawn(20_000, 20_000, 99)
     table, is_defect = np.column_stack(list(later.values())), np.array(truth)
-    found = [control(*drawn(150, 150, seed), max_missed=0.2, max_false_alarms=0.2, seed=seed) for seed in range(20)]
+    found = [control(*drawn(150, 150, seed), max_missed=0.2, max_false_alarms=0.2, seed=seed) for seed in range(12)]
     held = [one for one in found if one is not None]
-    assert len(held) >= 15  # there are such thresholds, and so many parts find them
+    assert len(held) >= 9  # there are such thresholds, and so many parts find them
     broken = 0
     for one in held:
         rejected = (table >= np.array(list(one.thresholds.values()))).any(axis=1)
         broken += (~rejected[is_defect]).mean() > 0.2 or rejected[~is_defect].mean() > 0.2
-        assert (one.good, one.defects, one.tried) == (75, 75, 576)
+        assert (one.good, one.defects, one.tried) == (75, 75, 289)
         assert 1 <= one.held <= one.tried
         assert one.missed / one.defects < 0.2
         assert one.false_alarms / one.good < 0.2
-    assert broken <= 4  # of 20 at a confidence of 95 %: more in 3 of 1,000 cases
+    assert broken <= 3  # of 12 at a confidence of 95 %: more in 3 of 1,000 cases
 
 
 def test_too_few_parts_give_none_and_the_same_seed_the_same_answer() -> None:

@@ -208,7 +208,7 @@ def split_samples(
 
 
 def named_samples(
-    manifest: Manifest, split: SplitName, root: Path, category: str, layout: str, run: str
+    manifest: Manifest, split: SplitName, root: Path, category: str, layout: LayoutChoice, run: str
 ) -> list[Sample]:
     """The pictures that a manifest names. Raises DataError as `split_samples`; `run` is what to call whose it is."""
     by_path = {sample.relative: sample for sample in read_dataset(root, category, layout).samples}

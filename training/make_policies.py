@@ -148,7 +148,7 @@ def _of_inspector(source: str, args: argparse.Namespace) -> tuple[Inspector, Joi
                 f"{member.calibration.split_hash[:12]}: give the manifest of a run of this inspector"
             )
     root, _ = local_data(args.data)
-    category, layout = inspector.file.category, manifest.layout if args.layout == "auto" else args.layout
+    category, layout = inspector.file.category, args.layout
     samples = named_samples(manifest, "calibrate", root, category, layout, str(args.manifest))
     place, figures = hub.parse_source(source), {}
     for ref in inspector.file.members:

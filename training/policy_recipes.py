@@ -193,8 +193,8 @@ def _balanced(calibrations: Known, joint: Joint) -> Policy:
 
 
 def _precision(calibrations: Known, joint: Joint) -> Policy:
-    shared = [name for name in ("f1", "far") if all(name in c.thresholds for c in calibrations.values())]
-    rules = [rule for name in shared for rule in _counts(_telling(calibrations, name), name)]
+    cuts: tuple[ThresholdName, ...] = ("f1", "far")
+    rules = [rule for name in cuts for rule in _counts(_telling(calibrations, name), name)]
     found = [_policy("PRECISION", "precision", rule) for rule in rules]
     tallies = [tally(policy, joint) for policy in found]
 
@@ -210,7 +210,7 @@ def _industrial(calibrations: Known, category: str) -> Policy:
     steps = [_sure(name, calibrations[name]) for name in best if len(calibrations) > 1]
     voters, line = _telling(calibrations, "f1"), Cut(threshold="f1")
     steps.append(Step(members=voters, combine="majority", accept=line, reject=line))
-    exceptions = ()
+    exceptions: tuple[PolicyException, ...] = ()
     if strong := tuple(name for name, calibration in calibrations.items() if _is_strong(calibration)):
         kind: Literal["single", "majority"] = "single" if len(strong) == 1 else "majority"
         alone = Rule(kind=kind, members=strong, threshold="f1")

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from anomaly.errors import CalibrationError
 
-_COMBINATIONS = 600  # at most: each is tried on every part
+_COMBINATIONS = 300  # at most: each is tried on every part
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ def control(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "no threshold controls the risk": that is the None below
-        controller.learn_fixed_sequence_order(table[learn], labels[learn], np.logspace(-25, 0, 200), binary=True)
+        controller.learn_fixed_sequence_order(table[learn], labels[learn], np.logspace(-25, 0, 100), binary=True)
         controller.calibrate(table[~learn], labels[~learn])
     if controller.best_predict_param is None:
         return None
