@@ -238,17 +238,12 @@ OF_CASTING = SUPERVISED | {
     "classical_xgboost": [*SUPERVISED["classical_xgboost"], "--copies", "dihedral"],
 }
 # of cables: drawn defects are small
+BRIEF: list[object] = ["train_classifier", "--image-size", 192, "--phases", 10, 5, 0]
 OF_CABLES: dict[str, list[object]] = {
     "classifier": ["train_classifier", "--image-size", 256],
-    "classifier_attention": [
-        "train_classifier",
-        "--image-size",
-        256,
-        "--head",
-        "attention",
-        "--member",
-        "classifier_attention",
-    ],
+    # the two heads at the same small budget
+    "classifier_plain": [*BRIEF, "--head", "plain", "--member", "classifier_plain"],
+    "classifier_attention": [*BRIEF, "--head", "attention", "--member", "classifier_attention"],
     "localiser": ["train_localiser", "--image-size", 256, "--crop", 256, "--crops", 1, "--epochs", 5],
 }
 LOCALISER: list[object] = ["train_localiser", "--protocol", "supervised", "--test-share", 0.3333, "--symmetries", "all"]
