@@ -29,6 +29,8 @@ from anomaly.report import BoxRow, MemberVote, Report
 
 INSPECTOR_FILE = "inspector.json"
 
+_ONE_PLACE = 0.5  # IoU from which two boxes of a report mark the same place
+
 
 class MemberRef(BaseModel):
     """One detector, at one commit."""
@@ -365,15 +367,22 @@ def _class_shares(detector: Detector, output: DetectorOutput, category: str) -> 
 
 
 def _box_rows(boxes: Boxes | None, calibration: Calibration, category: str) -> tuple[BoxRow, ...]:
-    """Those a report has: a trained localiser also gives boxes that are weaker than places on good parts."""
+    """Those a report has: a trained localiser also gives boxes that are weaker than places on good parts, and several
+    types for one place, of which the likeliest is told."""
     if boxes is None or calibration.pixel is None:
         return ()
-    rows = zip(boxes.xyxy.tolist(), boxes.scores.tolist(), boxes.labels, strict=True)
-    return tuple(
+    rows = [
         BoxRow(x0=x0, y0=y0, x1=x1, y1=y1, score=score, label=label.removeprefix(f"{category}/"))
-        for (x0, y0, x1, y1), score, label in rows
+        for (x0, y0, x1, y1), score, label in zip(boxes.xyxy.tolist(), boxes.scores.tolist(), boxes.labels, strict=True)
         if score >= calibration.pixel.value
-    )
+    ]
+    if len({row.label for row in rows}) < 2:
+        return tuple(rows)
+    from torchvision.ops import nms
+
+    xyxy = torch.tensor([(row.x0, row.y0, row.x1, row.y1) for row in rows])
+    kept = nms(xyxy, torch.tensor([row.score for row in rows]), _ONE_PLACE)
+    return tuple(rows[i] for i in kept.tolist())
 
 
 def _one_line(error: Exception) -> str:

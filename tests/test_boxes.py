@@ -16,6 +16,7 @@ from PIL import Image
 from reports import make_report, make_vote
 from scipy.ndimage import label as scipy_label
 from tiny import CLASSES, SIDE, as_picture, corrupted, good_images, tiny_detectors, tiny_inspector
+from torchvision.ops import box_iou
 
 from anomaly import hub as registry
 from anomaly import panels
@@ -254,6 +255,13 @@ def test_the_api_gives_the_boxes_of_a_trained_localiser_with_their_labels(
     (vote,) = report["votes"]
     shown = [i for i, score in enumerate(boxes[0].scores.tolist()) if score >= middle]
     assert 0 < len(shown) < len(boxes[0].labels)
+    overlaps = box_iou(boxes[0].xyxy[shown], boxes[0].xyxy[shown]) > 0.5
+    told: list[int] = []  # of boxes that mark one place the strongest, whatever type each says
+    for place in range(len(shown)):
+        if not overlaps[place, told].any():
+            told.append(place)
+    assert 0 < len(told) < len(shown)
+    shown = [shown[place] for place in told]
     assert [row["label"] for row in vote["boxes"]] == [boxes[0].labels[i] for i in shown]
     assert [[row["x0"], row["y0"], row["x1"], row["y1"]] for row in vote["boxes"]] == boxes[0].xyxy[shown].tolist()
 
