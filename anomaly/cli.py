@@ -1,4 +1,4 @@
-"""The command line: inspect, evaluate, compare, drift, revisions, pull. Exit code 0 done, 1 wrong input, 2 usage."""
+"""The command line: inspect, evaluate, compare, drift, revisions, pull, policy-schema. Exit code 0 done, 1 wrong input, 2 usage."""
 
 import json
 import sys
@@ -171,6 +171,7 @@ def drift(
         typer.echo(
             f"{name}: {'DRIFT' if found.drift else 'no drift'}; {found.parts} parts against {row.reference}; "
             f"martingale maximum {found.maximum:.3g} (alarm at {found.alarm_at:.3g}); KS p {ks}{failed}"
+            f"{f'; {row.chosen} votes left out, on parts that others were unsure of' if row.chosen else ''}"
         )
         typer.echo(f"  {found.text['en']}")
 
@@ -203,6 +204,14 @@ def pull(
     else:
         folder = hub.download(place, commit, MODEL_FILES)
         typer.echo(f"{repo}@{commit}: {load_detector(folder).detector.kind} in {folder}")
+
+
+@app.command()
+def policy_schema() -> None:
+    """Print the JSON schema of policies, which editors check a policy against while it is typed."""
+    from anomaly.policy import Policy
+
+    typer.echo(json.dumps(Policy.model_json_schema(), indent=1))
 
 
 def _save_heatmaps(

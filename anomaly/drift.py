@@ -134,7 +134,7 @@ def begin(good: Sequence[float], settings: DriftSettings | None = None) -> Drift
     Raises:
         CalibrationError: there are fewer than `LEAST_REFERENCE`, or one of them is not finite.
     """
-    from scipy.stats import beta
+    from scipy.special import betaincinv
 
     chosen = settings or DriftSettings()
     ordered = sorted(map(float, good))
@@ -146,7 +146,7 @@ def begin(good: Sequence[float], settings: DriftSettings | None = None) -> Drift
     beyond = max(1, int(_TAIL * len(ordered)))
     cut = ordered[-beyond]
     # the share of good parts above the k-th highest of n scores is Beta(k, n + 1 - k), less where scores are tied
-    most = float(beta.ppf(1 - chosen.level / 2, beyond, len(ordered) + 1 - beyond))
+    most = float(betaincinv(beyond, len(ordered) + 1 - beyond, 1 - chosen.level / 2))
     reference = ordered[: bisect_left(ordered, cut)]
     return Drift(
         settings=chosen,

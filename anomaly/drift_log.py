@@ -1,5 +1,9 @@
 """A log of inspections (one JSON report a line, as `inspect --json` writes) -> what `anomaly.drift` says of each
-detector."""
+detector.
+
+A detector that some reports of a policy have and others of it do not is a later one of a cascade: it saw the parts that
+the earlier ones were unsure of. Such a choice looks like drift, so its votes under that policy are left out.
+"""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -32,6 +36,7 @@ class Log:
 
     scores: dict[Stream, list[tuple[datetime, float, str]]] = field(default_factory=dict)  # when, score, key
     failed: dict[Stream, int] = field(default_factory=dict)  # parts that the member gave no vote on
+    chosen: dict[Stream, int] = field(default_factory=dict)  # votes on parts that others were unsure of, left out
     reports: int = 0
     repeats: int = 0  # reports on a picture that was inspected before by the same commit, which is no new part
     wrong: dict[int, str] = field(default_factory=dict)  # line number -> what is wrong with it
@@ -46,6 +51,7 @@ class MemberDrift(BaseModel):
     member: str
     commit: str
     failed: int  # parts without a vote
+    chosen: int = 0  # votes left out: a cascade asked only where others were unsure
     reference: str  # what it is compared with, in words
     finding: Finding | None  # None where there is too little to say anything
     note: str | None = None  # why
@@ -76,6 +82,8 @@ class _Line(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     category: str
+    commit: str = ""  # of the inspector
+    policy: str = ""
     image_sha256: str
     created_at: datetime
     votes: tuple[_Vote, ...]
@@ -103,11 +111,12 @@ def watch(
         RegistryError, ModelLoadError: the inspector cannot be had.
     """
     log = read_log(path)
-    known = sorted({stream.member for stream in log.scores.keys() | log.failed.keys()})
+    found = log.scores.keys() | log.failed.keys() | log.chosen.keys()
+    known = sorted({stream.member for stream in found})
     if member is not None and member not in known:
         raise DataError(f"{path} has no votes of {member!r}; it has those of {known}")
     good = held_out(inspector, revision) if inspector is not None else {}
-    streams = sorted(s for s in log.scores.keys() | log.failed.keys() if member in (None, s.member))
+    streams = sorted(stream for stream in found if member in (None, stream.member))
     return DriftReport(
         log=str(path),
         reports=log.reports,
@@ -141,6 +150,7 @@ def read_log(path: Path) -> Log:
         first = next(iter(log.wrong.items()), None)
         why = f"the first, line {first[0]}, is wrong: {first[1]}" if first else "it is empty"
         raise DataError(f"{path}: no line is a report as `python -m anomaly inspect --json` writes it; {why}")
+    always = _asked_always(lines)
     seen: set[tuple[Stream, str]] = set()
     for line in sorted(lines, key=lambda line: _utc(line.created_at)):  # stable: several logs may be put together
         log.reports += 1
@@ -151,13 +161,24 @@ def read_log(path: Path) -> Log:
                 continue
             new = True
             seen.add((stream, line.image_sha256))
-            if vote.score is None:
+            if vote.member not in always[line.commit, line.policy]:
+                log.chosen[stream] = log.chosen.get(stream, 0) + 1
+            elif vote.score is None:
                 log.failed[stream] = log.failed.get(stream, 0) + 1
             else:
                 key = f"{line.image_sha256} {vote.member}"
                 log.scores.setdefault(stream, []).append((_utc(line.created_at), vote.score, key))
         log.repeats += bool(line.votes) and not new
     return log
+
+
+def _asked_always(lines: Sequence[_Line]) -> dict[tuple[str, str], set[str]]:
+    """By commit of the inspector and policy: the members that every report of it has."""
+    found: dict[tuple[str, str], set[str]] = {}
+    for line in lines:
+        members = {vote.member for vote in line.votes}
+        found[line.commit, line.policy] = found.get((line.commit, line.policy), members) & members
+    return found
 
 
 def held_out(inspector: str, revision: str | None) -> dict[Stream, tuple[float, ...]]:
@@ -187,7 +208,11 @@ def _of(
     log: Log, stream: Stream, settings: DriftSettings, good: Mapping[Stream, Sequence[float]], asked: bool
 ) -> MemberDrift:
     scores = log.scores.get(stream, [])
-    said: dict[str, Any] = {**stream._asdict(), "failed": log.failed.get(stream, 0)}
+    chosen = log.chosen.get(stream, 0)
+    said: dict[str, Any] = {**stream._asdict(), "failed": log.failed.get(stream, 0), "chosen": chosen}
+    if chosen and not scores:
+        note = f"{chosen} votes, all on parts that a cascade asked it about because others were unsure"
+        return MemberDrift(**said, reference="", finding=None, note=note)
     if (calibrated := good.get(stream)) is not None:
         reference, rest = [*calibrated], scores
         words = f"{len(reference)} held-out good parts"

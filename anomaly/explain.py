@@ -48,6 +48,7 @@ class Explanation(_Frozen):
     fired: str  # rule, rule.steps[0], required, exceptions[1]: of the policy as it is for this category
     agreed: tuple[str, ...]  # members that count and say what was decided
     discounted: tuple[str, ...] = ()  # members whose vote counted less, by an exception
+    unasked: tuple[str, ...] = ()  # members of the policy that a cascade decided without
     readings: tuple[Reading, ...]
     flip: Flip | None  # None: no change of a single vote
     sentences: dict[Literal["en", "fr"], tuple[str, ...]]  # the first one is the reason
@@ -68,11 +69,13 @@ def explain(votes: Votes, policy: Policy, decision: Decision, calibrations: Mapp
         if isinstance(vote := votes[name], Vote)
     )
     flip = find_flip(votes, policy, decision, calibrations)
-    rest = (_distances(readings), _change(flip))
+    unasked = tuple(name for name in dict.fromkeys((*policy.members, *policy.advisory)) if name not in votes)
+    rest = (_distances(readings), change_words(flip), _unasked(unasked))
     return Explanation(
         fired=decision.fired,
         agreed=tuple(r.member for r in readings if r.counted and r.agrees),
         discounted=decision.discounted,
+        unasked=unasked,
         readings=readings,
         flip=flip,
         sentences={
@@ -219,7 +222,8 @@ _WORDS: dict[Verdict, Text] = {
 }
 
 
-def _change(flip: Flip | None) -> Text:
+def change_words(flip: Flip | None) -> Text:
+    """What would have changed the decision, in a sentence."""
     if flip is None:
         return {
             "en": "No change of a single vote would have changed that.",
@@ -238,6 +242,16 @@ def _change(flip: Flip | None) -> Text:
         f"{then['en']}.",
         "fr": f"Avec un score de {flip.member} {'supérieur' if more else 'inférieur'} de {_comma(by)} "
         f"({_comma(score)}, à {_comma(ranges)} EIQ), {then['fr']}.",
+    }
+
+
+def _unasked(names: tuple[str, ...]) -> Text:
+    if not names:
+        return {}
+    listed = ", ".join(names)
+    return {
+        "en": f"Not asked, for the cascade stopped before: {listed}.",
+        "fr": f"Sans être consulté, la cascade s'étant arrêtée avant : {listed}.",
     }
 
 

@@ -33,7 +33,9 @@ def read_policy(path: Path) -> Policy:
 def problems(error: ValidationError, of: type[BaseModel] = Policy) -> str:
     """What is wrong in a policy, or in what holds some, as `rule.steps[1].members[0]: …; …`; the first three."""
     found = []
-    for each in error.errors(include_url=False)[:3]:
+    wrong = error.errors(include_url=False)
+    inside = {each["loc"][:i] for each in wrong for i in range(len(each["loc"]))}
+    for each in [e for e in wrong if e["type"] != "too_short" or e["loc"] not in inside][:3]:  # else a wrong item's echo
         where, message = key_path(each["loc"]), each["msg"].removeprefix("Value error, ")
         inner, colon, rest = message.partition(": ")
         if each["type"] == "value_error" and colon and inner.isidentifier():  # a rule that says which of its keys
@@ -94,6 +96,8 @@ def least_score(cut: Cut, calibration: Calibration) -> float | None:
         if cut.threshold not in calibration.thresholds:
             raise PolicyError(f"{cut.threshold!r} is not calibrated: there is {sorted(calibration.thresholds)}")
         return calibration.thresholds[cut.threshold].value
+    if cut.score is not None:
+        return cut.score
     if cut.p_value is not None:
         good, level = calibration.good_scores, cut.p_value  # p falls right above each of these
         above = [math.nextafter(score, math.inf) for score in good]
@@ -206,6 +210,8 @@ def _check_rule(path: str, rule: AnyRule, known: Known) -> None:
         return
     for index, step in enumerate(rule.steps):
         here = f"{path}.steps[{index}]"
+        _check_unit(f"{here}.accept", step.accept, step.members)
+        _check_unit(f"{here}.reject", step.reject, step.members)
         for name in step.members:
             low = _check_cut(f"{here}.accept", step.accept, name, known)
             high = _check_cut(f"{here}.reject", step.reject, name, known)
@@ -230,6 +236,14 @@ def _check_weights(path: str, rule: WeightedRule, known: Known) -> None:
         )
 
 
+def _check_unit(path: str, cut: Cut | None, members: Collection[str]) -> None:
+    if cut is not None and cut.score is not None and len(members) > 1:
+        raise PolicyError(
+            f"{path}.score: {', '.join(members)} do not score in one unit: give each a step of its own, or a threshold, "
+            "p_value or probability"
+        )
+
+
 def _check_cut(path: str, cut: Cut | None, name: str, known: Known) -> float | None:
     """The least score of the member that reaches it."""
     if cut is None:
@@ -250,6 +264,14 @@ def _check_cut(path: str, cut: Cut | None, name: str, known: Known) -> float | N
             f"{path} asks {name!r} for a level of {level}, but with {len(calibration.good_scores)} good images held "
             f"out no p-value is below {calibration.smallest_p_value:.4f}: it could never fire"
         )
+    if cut.score is not None:
+        lowest, highest = score_range(calibration)
+        if not lowest <= cut.score <= highest:
+            never = "every score reaches it" if cut.score < lowest else "it could never fire"
+            raise PolicyError(
+                f"{path}.score: {cut.score:g} is beyond all that {name!r} scores (held-out good parts "
+                f"{calibration.good_scores[0]:.4g} to {calibration.good_scores[-1]:.4g}): {never}"
+            )
     if (least := least_score(cut, calibration)) is None:
         raise PolicyError(f"{path}: no score of {name!r} reaches {cut}: it could never fire")
     return least
@@ -270,6 +292,7 @@ def _check_review(policy: Policy, known: Known) -> None:
         return
     key = "review." + next(name for name, value in band if value is not None)
     members = rule.members if band.probability is not None else (*rule.members, *policy.advisory)
+    _check_unit("review", band, members)
     least = {name: _check_cut(key, band, name, known) for name in members}
     if band.p_value is None and not any(
         low is not None and low < known[name].thresholds[rule.threshold].value
@@ -312,6 +335,7 @@ def _check_discount(path: str, discount: Discount, rule: AnyRule, known: Known, 
         )
     if discount.member in discount.others:
         raise PolicyError(f"{path}.others names {discount.member!r}, the member whose vote is discounted")
+    _check_unit(f"{path}.below", discount.below, discount.others)
     for name in discount.others:
         if _check_cut(f"{path}.below", discount.below, name, known) == -math.inf:
             raise PolicyError(f"{path}.below: every score of {name!r} reaches {discount.below}: it could never fire")

@@ -117,6 +117,9 @@ def cut_words(cut: Cut) -> Text:
     if cut.p_value is not None:
         number = f"{cut.p_value:.3g}"
         return {"en": f"a p-value of {number} or less", "fr": f"une valeur p de {_comma(number)} ou moins"}
+    if cut.score is not None:
+        number = f"{cut.score:.6g}"
+        return {"en": f"a score of {number} or more", "fr": f"un score de {_comma(number)} ou plus"}
     number = f"{cut.probability:.3g}"
     return {
         "en": f"a probability of {number} or more",

@@ -30,7 +30,7 @@ class _Terse(_Frozen):
 
 
 class Cut(_Terse):
-    """A line in what one member says, in one of three units. A vote at the line or beyond it *reaches* it.
+    """A line in what one member says, in one of four units. A vote at the line or beyond it *reaches* it.
 
     Whatever the unit, a vote that reaches it still does with a higher score.
     """
@@ -38,16 +38,19 @@ class Cut(_Terse):
     threshold: ThresholdName | None = None  # reached by score >= the member's own threshold of that name
     p_value: Annotated[float, Field(gt=0, lt=1)] | None = None  # reached by a p-value of this or less
     probability: Annotated[float, Field(gt=0, le=1)] | None = None  # reached by a probability of this or more
+    score: Annotated[float, Field(allow_inf_nan=False)] | None = None  # reached by score >= this, the member's own units
 
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
         if sum(value is not None for _, value in self) != 1:
-            raise ValueError("give exactly one of threshold, p_value and probability")
+            raise ValueError("give exactly one of threshold, p_value, probability and score")
         return self
 
     def __str__(self) -> str:
         if self.threshold is not None:
             return self.threshold
+        if self.score is not None:
+            return f"score ≥ {self.score:.6g}"
         return f"p ≤ {self.p_value:g}" if self.p_value is not None else f"P ≥ {self.probability:g}"
 
 

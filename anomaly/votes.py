@@ -75,6 +75,8 @@ def reaches(vote: Vote, cut: Cut) -> bool:
     """
     if cut.p_value is not None:
         return vote.p_value <= cut.p_value
+    if cut.score is not None:
+        return vote.score >= cut.score
     if cut.probability is not None:
         if vote.probability is None:
             raise PolicyError(f"{cut} needs a probability of a defect, and {vote.member!r} is not calibrated for one")

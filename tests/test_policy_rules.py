@@ -355,6 +355,7 @@ def a_cut(rng: random.Random) -> dict[str, Any]:
             {"threshold": rng.choice(["far", "f1", "f2", "safe"])},
             {"p_value": rng.uniform(0.05, 0.9)},
             {"probability": rng.uniform(0.1, 0.9)},
+            {"score": rng.uniform(-1, 3)},
         ]
     )
 
@@ -603,6 +604,9 @@ WEIGHTED = {"kind": "weighted", "weights": {"m1": 1, "m2": 2}, "probability": 0.
             "exceptions[1].rule: 'cable' has a rule by exceptions[0]",
         ),
         (counting("any", 2), {"review": {"threshold": "far"}}, "review.threshold: no member reaches far below its far"),
+        (cascade(step("m1 m2", reject={"score": 2})), {}, "rule.steps[0].reject.score: m1, m2 do not score in one unit"),
+        (cascade(step("plain", reject={"score": 1e9})), {}, "rule.steps[0].reject.score: 1e+09 is beyond all that"),
+        (counting("any", 2), {"review": {"score": 1}}, "review.score: m1, m2 do not score in one unit"),
         (counting("any", 1), {"review": {"threshold": "youden"}, "advisory": ["plain"]}, "'plain', which has ['far']"),
     ],
 )
@@ -640,7 +644,7 @@ def test_exceptions_for_other_categories_are_not_looked_into() -> None:
         (cascade(step("m1"), step("m2", combine="at_least")), {}, "rule.steps[1].k: it goes with combine at_least"),
         (cascade(step("m1", acept=FAR)), {}, "rule.steps[0].acept: unknown key; known are ['accept', 'combine', 'k', "),
         (cascade(step("m1", accept={"p_value": 2})), {}, "rule.steps[0].accept.p_value: Input should be less than 1"),
-        (cascade(step("m1", accept={})), {}, "rule.steps[0].accept: give exactly one of threshold, p_value and prob"),
+        (cascade(step("m1", accept={})), {}, "rule.steps[0].accept: give exactly one of threshold, p_value, prob"),
         (WEIGHTED | {"weights": {"m1": 0}}, {}, "rule.weights.m1: Input should be greater than 0"),
         (WEIGHTED | {"weights": {}}, {}, "rule.weights: Dictionary should have at least 1 item"),
         (WEIGHTED | {"probability": 0}, {}, "rule.probability: Input should be greater than 0"),

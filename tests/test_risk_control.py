@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
+from anomaly.calibration import calibrate
 from anomaly.errors import CalibrationError
-from training.risk_control import control, least_defects
+from anomaly.policy import cast_vote, check_policy
+from training.joint_votes import Joint, Part, Price, tally
+from training.risk_control import control, controlled_policy, least_defects
 
 TRUE = {"one": 3.0, "two": 2.0}  # how far defects lie above good parts, in deviations
 
@@ -33,7 +36,6 @@ def test_so_many_defects_without_a_miss_are_needed(share: float, least: int) -> 
     ],
 )
 def test_what_cannot_be_controlled_is_refused(changed: dict[str, object], match: str) -> None:
-    pytest.importorskip("mapie", reason="MAPIE is not installed")
     scores, labels = drawn(10, 10, 0)
     given: dict[str, object] = {"defects": labels, "max_missed": 0.1, "max_false_alarms": 0.1}
     with pytest.raises(CalibrationError, match=match):
@@ -41,7 +43,6 @@ def test_what_cannot_be_controlled_is_refused(changed: dict[str, object], match:
 
 
 def test_both_bounds_hold_together_for_later_parts() -> None:
-    pytest.importorskip("mapie", reason="MAPIE is not installed")
     later, truth = drawn(20_000, 20_000, 99)
     table, is_defect = np.column_stack(list(later.values())), np.array(truth)
     found = [control(*drawn(150, 150, seed), max_missed=0.2, max_false_alarms=0.2, seed=seed) for seed in range(12)]
@@ -59,7 +60,6 @@ def test_both_bounds_hold_together_for_later_parts() -> None:
 
 
 def test_too_few_parts_give_none_and_the_same_seed_the_same_answer() -> None:
-    pytest.importorskip("mapie", reason="MAPIE is not installed")
     scores, labels = drawn(100, 40, 1)
     assert control(scores, labels, max_missed=0.1, max_false_alarms=0.5) is None  # 20 defects test; 29 are needed
     once = control(scores, labels, max_missed=0.3, max_false_alarms=0.3)
@@ -68,7 +68,35 @@ def test_too_few_parts_give_none_and_the_same_seed_the_same_answer() -> None:
 
 
 def test_a_failed_vote_is_an_error_on_either_side() -> None:
-    pytest.importorskip("mapie", reason="MAPIE is not installed")
     scores, labels = drawn(100, 100, 2)
     scores["one"] = [float("nan")] * 100 + scores["one"][100:]  # no good part has a vote: all count as false alarms
     assert control(scores, labels, max_missed=0.3, max_false_alarms=0.3) is None
+
+
+def test_the_policy_decides_as_the_thresholds_that_were_found() -> None:
+    scores, labels = drawn(120, 120, 3)
+    calibrations = {name: calibrate(values[:120], values[120:], split_hash="0" * 16) for name, values in scores.items()}
+    parts = tuple(
+        Part("cut" if defect else "good", {n: cast_vote(n, scores[n][i], calibrations[n]) for n in scores})
+        for i, defect in enumerate(labels)
+    )
+    joint = Joint(parts, Price(dict.fromkeys(scores, 1.0), {}))
+    made = controlled_policy(joint, max_missed=0.2, max_false_alarms=0.3)
+    assert made is not None
+    policy, held = made
+    check_policy(policy, calibrations)
+    found = tally(policy, joint)
+    rejected = [any(scores[n][i] >= held.thresholds[n] for n in scores) for i in range(len(labels))]
+    assert found.missed == sum(defect and not said for defect, said in zip(labels, rejected, strict=True))
+    assert found.false_alarms == sum(said and not defect for defect, said in zip(labels, rejected, strict=True))
+    assert "20 %" in policy.description["en"]
+
+
+def test_of_many_members_the_three_that_rank_best_are_tuned() -> None:
+    scores, labels = drawn(150, 150, 4)
+    rng = np.random.default_rng(5)
+    scores |= {f"noise {i}": rng.normal(size=300).tolist() for i in range(3)}
+    found = control(scores, labels, max_missed=0.4, max_false_alarms=0.4)
+    assert found is not None
+    assert len(found.thresholds) == 3
+    assert {"one", "two"} <= found.thresholds.keys()

@@ -14,7 +14,7 @@ from typing import Literal
 
 from tqdm import tqdm
 
-from anomaly import images
+from anomaly import hub, images
 from anomaly.calibration import Calibration, calibrate
 from anomaly.datasets import GOOD, Sample, read_dataset
 from anomaly.errors import DataError
@@ -35,6 +35,7 @@ class Part:
 
     label: str
     votes: Votes
+    group: str | None = None  # parts of one group are not told apart as independent
 
     @property
     def is_defect(self) -> bool:
@@ -146,13 +147,16 @@ def _far(calibration: Calibration) -> float:
     return 0.5 if level is None else level
 
 
-def ask(inspector: Inspector, samples: Sequence[Sample]) -> tuple[Part, ...]:
-    """Scores pictures with every member, as serving does."""
+def ask(
+    inspector: Inspector, samples: Sequence[Sample], groups: Mapping[str, str | None] | None = None
+) -> tuple[Part, ...]:
+    """Scores pictures with every member, as serving does; `groups` is by the pictures' relative paths."""
     parts = []
     for sample in tqdm(samples, desc="asking", unit="img", leave=False, disable=None):
         image = images.read(sample.path, inspector.file.limits)
         ballots = inspector.ballots(image, list(inspector.members))
-        parts.append(Part(sample.label, {name: ballot.vote for name, ballot in ballots.items()}))
+        votes = {name: ballot.vote for name, ballot in ballots.items()}
+        parts.append(Part(sample.label, votes, (groups or {}).get(sample.relative)))
     return tuple(parts)
 
 
@@ -207,6 +211,11 @@ def split_samples(
     return named_samples(manifest, split, root, category, chosen, str(run))
 
 
+def groups_in(manifest: Manifest) -> dict[str, str | None]:
+    """By relative path."""
+    return {entry.path: entry.group for entry in manifest.entries}
+
+
 def named_samples(
     manifest: Manifest, split: SplitName, root: Path, category: str, layout: LayoutChoice, run: str
 ) -> list[Sample]:
@@ -223,6 +232,73 @@ def named_samples(
                 "the run, or train again on this data"
             )
     return [by_path[path] for path in kept_apart]
+
+
+def manifest_of(inspector: Inspector, file: Path) -> Manifest:
+    """Reads the manifest.json of a run that an inspector was made from; DataError for that of another split."""
+    if not file.is_file():
+        raise DataError(f"{file} is no file: give the manifest.json of a run of this inspector")
+    found = Manifest.model_validate_json(file.read_bytes())
+    for name, member in inspector.members.items():
+        if member.calibration.split_hash != found.split_hash:
+            raise DataError(
+                f"{file} is of split {found.split_hash[:12]}, {name} was calibrated on "
+                f"{member.calibration.split_hash[:12]}: give the manifest of a run of this inspector"
+            )
+    return found
+
+
+def inspector_samples(
+    inspector: Inspector, manifest: Path, split: SplitName, data: Path | str, layout: LayoutChoice = "auto"
+) -> list[Sample]:
+    """The pictures of a split of a released inspector, which keeps no list of them itself.
+
+    Args:
+        inspector: loaded.
+        manifest: manifest.json of a run that it was made from.
+        split: such as "test".
+        data: where the pictures are.
+        layout: of the data.
+
+    Raises:
+        DataError: the manifest is of another split, or one of the pictures is another now.
+    """
+    root, _ = local_data(str(data))
+    known = manifest_of(inspector, manifest)
+    return named_samples(known, split, root, inspector.file.category, layout, str(manifest))
+
+
+def joint_of(
+    inspector: Inspector,
+    place: hub.Source,
+    manifest: Path,
+    data: Path | str | None,
+    layout: LayoutChoice = "auto",
+    split: SplitName = "calibrate",
+) -> Joint:
+    """What the members of a released inspector say of the pictures of a split.
+
+    Args:
+        inspector: loaded.
+        place: where it is; its members' figures are beside it.
+        manifest: manifest.json of a run of its split.
+        data: where the pictures are.
+        layout: of the data.
+        split: whose pictures.
+
+    Raises:
+        DataError: the manifest is of another split, or the pictures are not those that it names.
+    """
+    if data is None:
+        raise DataError("--manifest goes with --data: where the pictures that it names are")
+    samples = inspector_samples(inspector, manifest, split, data, layout)
+    category = inspector.file.category
+    figures = {}
+    for ref in inspector.file.members:
+        folder = hub.download(place.sibling(ref.repo), ref.commit, ["metrics.json"])
+        figures[ref.name] = figures_of(folder / "metrics.json", category)
+    groups = groups_in(manifest_of(inspector, manifest))
+    return Joint(ask(inspector, samples, groups), price(inspector, figures))
 
 
 def figures_counted(samples: Sequence[Sample]) -> dict[str, int]:

@@ -170,6 +170,7 @@ def _write_inspector(
                 "hardware": hardware(),
                 "country": checked.meter.country,
                 "versions": versions(),
+                "held_out": dict.fromkeys(old.held_out),  # they were counted at the old thresholds
             }
         )
         (folder / "metrics.json").write_text(metrics.model_dump_json(indent=1) + "\n")

@@ -23,10 +23,11 @@ from anomaly.figures import DataFigures, InspectorMetrics, ModelMetrics
 from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, Member, MemberRef
 from anomaly.model_repo import CARD_FILES, MODEL_FILES, load_detector
 from training.arguments import flag, run
-from training.finish import RUN, push_run, pushed
-from training.joint_votes import Joint, ask, figures_of, price, split_samples
+from training.finish import RUN, manifest_path, push_run, pushed
+from training.joint_votes import Joint, ask, figures_of, groups_in, price, split_samples
+from training.manifest import Manifest
 from training.policy_recipes import default_policies
-from training.revise_policies import edited, publish, revise
+from training.revise_policies import counted, edited, publish, revise
 
 __all__ = ["Args", "calibration_votes", "default_policies", "kept_apart_samples", "main", "measure", "read_runs"]
 
@@ -44,6 +45,7 @@ class Args:
     tag: str | None = flag("of the release", None)
     name: str = flag("of a local release (org/name)", "local/inspector")
     data: Path | str | None = flag("to measure on; by default where the first run had it", None)
+    manifest: Path | None = flag("of an inspector: manifest.json of a run of its split, to count new policies on", None)
     layout: Literal["auto", "folder", "mvtec", "visa"] = flag("of the data", "auto")
     note: str | None = flag("what this release is for, one sentence in its card", None)
     country: str = flag("ISO 3166 alpha-3 code, for the estimate of emissions", "USA")
@@ -96,6 +98,7 @@ def main(args: Args) -> None:
         print(f"{args.push or args.name}@{commit}: released already")
         return
     metrics = measure(ready, next(iter(runs.values())), data, args.data, args.layout)
+    metrics = metrics.model_copy(update={"held_out": counted(file, ready, joint)})
     repo = args.push or args.name
     with TemporaryDirectory() as folder:
         commit = publish(Path(folder), hub.Source(repo, repo, args.out), file, metrics, tag=args.tag, note=args.note)
@@ -117,6 +120,7 @@ def _revise(args: Args, inspector: str) -> None:
         layout=args.layout,
         country=args.country,
         cpu_power_w=args.cpu_power_w,
+        manifest=args.manifest,
     )
     print(f"released {inspector}@{commit}" + (f" as {args.tag}" if args.tag else ""))
 
@@ -170,7 +174,8 @@ def calibration_votes(
         print(f"only the policies majority and safe, the calibration pictures are not there: {error}")
         return None
     figures = {name: figures_of(run / "metrics.json", category) for name, run in runs.items()}
-    return Joint(ask(inspector, samples), price(inspector, figures))
+    groups = groups_in(Manifest.model_validate_json(manifest_path(first, category).read_bytes()))
+    return Joint(ask(inspector, samples, groups), price(inspector, figures))
 
 
 def measure(

@@ -6,6 +6,7 @@ from tempfile import TemporaryDirectory
 
 from anomaly import hub
 from anomaly.cards import write_card
+from anomaly.costs import Outcomes
 from anomaly.datasets import Sample, read_dataset
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError, PolicyError
@@ -14,8 +15,9 @@ from anomaly.figures import InspectorMetrics
 from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, load_at
 from anomaly.model_repo import CARD_FILES
 from anomaly.policy import Policy, read_policy
+from training.cross_validated import grid_of, held_out
 from training.hub_data import local_data
-from training.joint_votes import LayoutChoice, figures_counted
+from training.joint_votes import Joint, LayoutChoice, figures_counted, joint_of
 
 
 def edited(policies: Sequence[Policy], files: Sequence[Path]) -> tuple[Policy, ...]:
@@ -46,6 +48,7 @@ def revise(
     layout: LayoutChoice = "auto",
     country: str = "USA",
     cpu_power_w: float | None = None,
+    manifest: Path | None = None,
 ) -> str:
     """Releases the same members with other policies, where the inspector is.
 
@@ -60,6 +63,8 @@ def revise(
         layout: of the data.
         country: for the estimate of emissions.
         cpu_power_w: likewise.
+        manifest: manifest.json of a run of its split; the data then holds the calibration pictures, too, and what
+            policies cost is counted on these. Without it that is not known of a policy that is new.
 
     Returns:
         The commit, an old one where nothing would change.
@@ -84,8 +89,14 @@ def revise(
     before = InspectorMetrics.model_validate_json((folder / "metrics.json").read_bytes())
     samples = _tested(before, file, data, layout)
     found = evaluate(changed, samples, data=before.data.name, split="test", progress=True)
+    if manifest is not None:
+        held = counted(file, changed, joint_of(changed, place, manifest, data, layout))
+    else:
+        same = {policy.name for policy in file.policies if policy in old.policies}
+        held = {p.name: before.held_out.get(p.name) if p.name in same else None for p in file.policies}
     metrics = before.model_copy(
         update={
+            "held_out": held if any(held.values()) else {},
             "members": found.members,
             "policies": found.policies,
             "hardware": hardware(),
@@ -95,6 +106,18 @@ def revise(
     )
     with TemporaryDirectory() as work:
         return publish(Path(work), place, file, metrics, tag=tag, note=note)
+
+
+def counted(file: InspectorFile, inspector: Inspector, joint: Joint | None) -> dict[str, Outcomes | None]:
+    """What each policy does with calibration pictures that its thresholds were not set on; {}, said why, if unknown."""
+    if joint is None:
+        return {}
+    known = {name: member.calibration for name, member in inspector.members.items()}
+    try:
+        return dict(held_out(file.policies, known, joint, file.category, grid_of(inspector.meter)))
+    except DataError as error:
+        print(f"what the policies cost is not known: {error}")
+        return {}
 
 
 def publish(

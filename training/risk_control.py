@@ -20,8 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from anomaly.errors import CalibrationError
+from anomaly.metrics import image_auroc
+from anomaly.policy import CascadeRule, Cut, Failure, Policy, Step
+from training.joint_votes import Joint
 
 _COMBINATIONS = 300  # at most: each is tried on every part
+_MEMBERS = 3  # at most: with more there would be too few thresholds of each to choose from
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +62,8 @@ def control(
 ) -> Controlled | None:
     """Thresholds for a rule "defect when at least `needed` members reach theirs", or None where the parts do not do.
 
-    Of the combinations that hold, the one with the fewest false alarms on the testing half.
+    Of the combinations that hold, the one with the fewest false alarms on the testing half. Of many members, the three
+    (or `needed`) that rank the learning half best.
 
     Args:
         scores: by member, one a held-out part, in the same order for each; a failed vote is NaN, which counts as a
@@ -76,9 +81,11 @@ def control(
     """
     from mapie.risk_control import BinaryClassificationController, BinaryRisk
 
-    names, labels = list(scores), np.asarray(defects, bool)
+    labels = np.asarray(defects, bool)
     table = _checked(scores, labels, (max_missed, max_false_alarms, confidence), needed)
     learn = _half(labels, seed)
+    best = _best(table[learn], labels[learn], max(_MEMBERS, needed))
+    names, table = [list(scores)[i] for i in best], table[:, best]
     candidates = _candidates(table[learn])
 
     def rejects(parts: NDArray[np.float64], *thresholds: float) -> NDArray[np.float64]:
@@ -119,6 +126,45 @@ def control(
     )
 
 
+def controlled_policy(
+    joint: Joint, *, max_missed: float, max_false_alarms: float, confidence: float = 0.95
+) -> tuple[Policy, Controlled] | None:
+    """The policy CONTROLLED: a defect when any of its members reaches the score that `control` found for it.
+
+    Args:
+        joint: what the members say of held-out parts.
+        max_missed: share of defects, as in `control`.
+        max_false_alarms: share of good parts, likewise.
+        confidence: likewise.
+
+    Raises:
+        CalibrationError: as `control`.
+    """
+    names = list(joint.parts[0].votes) if joint.parts else []
+    scores = {
+        name: [math.nan if isinstance(vote := part.votes[name], Failure) else vote.score for part in joint.parts]
+        for name in names
+    }
+    labels = [part.is_defect for part in joint.parts]
+    found = control(scores, labels, max_missed=max_missed, max_false_alarms=max_false_alarms, confidence=confidence)
+    if found is None:
+        return None
+    cuts = {name: Cut(score=value) for name, value in found.thresholds.items()}
+    *first, last = cuts
+    steps = [Step(members=(name,), reject=cuts[name]) for name in first]
+    rule = CascadeRule(kind="cascade", steps=(*steps, Step(members=(last,), accept=cuts[last], reject=cuts[last])))
+    missed, alarms, sure = (f"{100 * share:g} %" for share in (max_missed, max_false_alarms, confidence))
+    description = {
+        "en": f"At most {missed} of defects missed and at most {alarms} of good parts rejected, both with {sure} "
+        "confidence, for parts like those held out (Learn then Test). A defect when any detector reaches its score.",
+        "fr": f"Au plus {missed} de défauts manqués et au plus {alarms} de bonnes pièces rejetées, les deux avec "
+        f"{sure} de confiance, pour des pièces comme celles mises de côté (Learn then Test). Défaut dès qu'un "
+        "détecteur atteint son score.",
+    }
+    fields = {"name": "CONTROLLED", "description": description, "rule": rule, "required": rule.members}
+    return Policy.model_validate(fields), found
+
+
 def _checked(
     scores: Mapping[str, Sequence[float]], labels: NDArray[np.bool_], shares: tuple[float, ...], needed: int
 ) -> NDArray[np.float64]:
@@ -132,6 +178,13 @@ def _checked(
     if min(labels.sum(), (~labels).sum()) < 2:
         raise CalibrationError(f"{(~labels).sum()} good parts and {labels.sum()} defects cannot be halved")
     return np.column_stack([np.asarray(values, float) for values in scores.values()])
+
+
+def _best(table: NDArray[np.float64], labels: NDArray[np.bool_], most: int) -> list[int]:
+    """The columns with the highest AUROC, in their order; a failed vote counts as the lowest score."""
+    lowest = np.nanmin(table, initial=0.0) - 1
+    areas = [image_auroc(labels.tolist(), np.nan_to_num(column, nan=lowest).tolist()) or 0.0 for column in table.T]
+    return sorted(sorted(range(len(areas)), key=lambda i: -areas[i])[:most])
 
 
 def _half(labels: NDArray[np.bool_], seed: int) -> NDArray[np.bool_]:
