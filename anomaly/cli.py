@@ -1,4 +1,4 @@
-"""The command line: inspect, evaluate, compare, drift, revisions, pull, policy-schema. Exit code 0 done, 1 wrong input, 2 usage."""
+"""The command line: inspect, evaluate, compare, drift and more. Exit code 0 done, 1 wrong input, 2 usage."""
 
 import json
 import sys

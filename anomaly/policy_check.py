@@ -35,7 +35,8 @@ def problems(error: ValidationError, of: type[BaseModel] = Policy) -> str:
     found = []
     wrong = error.errors(include_url=False)
     inside = {each["loc"][:i] for each in wrong for i in range(len(each["loc"]))}
-    for each in [e for e in wrong if e["type"] != "too_short" or e["loc"] not in inside][:3]:  # else a wrong item's echo
+    told = [e for e in wrong if e["type"] != "too_short" or e["loc"] not in inside]  # no echo of a wrong item
+    for each in told[:3]:
         where, message = key_path(each["loc"]), each["msg"].removeprefix("Value error, ")
         inner, colon, rest = message.partition(": ")
         if each["type"] == "value_error" and colon and inner.isidentifier():  # a rule that says which of its keys
@@ -239,8 +240,8 @@ def _check_weights(path: str, rule: WeightedRule, known: Known) -> None:
 def _check_unit(path: str, cut: Cut | None, members: Collection[str]) -> None:
     if cut is not None and cut.score is not None and len(members) > 1:
         raise PolicyError(
-            f"{path}.score: {', '.join(members)} do not score in one unit: give each a step of its own, or a threshold, "
-            "p_value or probability"
+            f"{path}.score: {', '.join(members)} do not score in one unit: give each a step of its own, or a "
+            "threshold, p_value or probability"
         )
 
 

@@ -5,6 +5,7 @@ what a version does not know it refuses, by its key.
 """
 
 from collections.abc import Callable
+from functools import cache
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
@@ -38,7 +39,7 @@ class Cut(_Terse):
     threshold: ThresholdName | None = None  # reached by score >= the member's own threshold of that name
     p_value: Annotated[float, Field(gt=0, lt=1)] | None = None  # reached by a p-value of this or less
     probability: Annotated[float, Field(gt=0, le=1)] | None = None  # reached by a probability of this or more
-    score: Annotated[float, Field(allow_inf_nan=False)] | None = None  # reached by score >= this, the member's own units
+    score: Annotated[float, Field(allow_inf_nan=False)] | None = None  # reached by a score of this or more, own units
 
     @model_validator(mode="after")
     def _one_unit(self) -> Self:
@@ -52,6 +53,11 @@ class Cut(_Terse):
         if self.score is not None:
             return f"score ≥ {self.score:.6g}"
         return f"p ≤ {self.p_value:g}" if self.p_value is not None else f"P ≥ {self.probability:g}"
+
+
+@cache  # one of these is asked for at every vote
+def _cut_at(threshold: ThresholdName) -> Cut:
+    return Cut(threshold=threshold)
 
 
 class ReviewBand(Cut):
@@ -80,7 +86,7 @@ class Rule(_Frozen):
 
     @property
     def cut(self) -> Cut:
-        return Cut(threshold=self.threshold)
+        return _cut_at(self.threshold)
 
 
 class AtLeastRule(_Frozen):
@@ -99,7 +105,7 @@ class AtLeastRule(_Frozen):
 
     @property
     def cut(self) -> Cut:
-        return Cut(threshold=self.threshold)
+        return _cut_at(self.threshold)
 
 
 class WeightedRule(_Frozen):

@@ -11,12 +11,14 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from PIL import Image
+from pydantic import ValidationError
 
 from anomaly import hub, images
 from anomaly.drift import DriftSettings
 from anomaly.drift_watch import DriftWatch
 from anomaly.emissions import EmissionsMeter
-from anomaly.errors import RegistryError, VigieError
+from anomaly.errors import ModelLoadError, RegistryError, VigieError
+from anomaly.figures import InspectorMetrics
 from anomaly.inspector import Inspection, Inspector, load_at
 from anomaly.settings import Settings
 
@@ -89,6 +91,22 @@ class Service:
         name = (revision or "").strip() or self.default_revision(inspector)
         known = self._served.get((place.text, name))
         return self._find(inspector, revision)[0] if known is None else self._load(place, known, name)
+
+    def figures(self, inspector: str | None = None, revision: str | None = None) -> InspectorMetrics | None:
+        """metrics.json of the revision, as it served last; None where it has none.
+
+        Raises:
+            RegistryError, ModelLoadError: it cannot be had, or is not right.
+        """
+        loaded = self.last(inspector, revision)
+        place = self._place(inspector)
+        if not hub.holds(place, loaded.commit, "metrics.json"):
+            return None
+        path = hub.download(place, loaded.commit, ["metrics.json"]) / "metrics.json"
+        try:
+            return InspectorMetrics.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ModelLoadError(f"{place.repo_id}@{loaded.commit[:12]}: metrics.json: {error}") from error
 
     def revisions(self, inspector: str | None = None) -> list[hub.Revision]:
         """Tags first; asked for at most once a minute, and what was known when that fails."""

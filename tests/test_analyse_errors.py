@@ -109,9 +109,9 @@ def test_the_page_shows_what_the_default_policy_gets_wrong(scored: Scored) -> No
     good, bent = of(scored, "good"), of(scored, "bent")
     hand_made = decided(scored, **{name: {good[0], *bent} for name in MEMBERS})
     found = analyse(hand_made, data="<b>waves</b>", pictures="all")
-    shown = worst(hand_made, found)
+    shown = worst(hand_made, found, found.default_policy)
     assert [case.rank for case in shown] == ["miss"] * 4 + ["false alarm"]
-    page = render(found, shown)
+    page = render(found, shown, found.default_policy)
     assert page.count("data:image/jpeg;base64,") == 5 * (1 + len(MEMBERS)) - 5 * sum(
         scored.inspector.members[name].calibration.heatmap is None for name in MEMBERS
     )

@@ -3,6 +3,9 @@
 And which exception would mend what, chosen on one half of the pictures and judged on the other.
 
 python -m training.analyse_errors SOURCE --data DIR --out DIR   writes OUT/errors.json and OUT/errors.html
+
+SOURCE is an inspector or folders of runs. Of an inspector the pictures are those of the data's test folder, or with
+--manifest, the manifest.json of a run of its split, the test pictures that it names.
 """
 
 import argparse
@@ -16,12 +19,16 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from anomaly.emissions import EmissionsMeter
-from anomaly.errors import VigieError
+from anomaly.errors import DataError, VigieError
 from anomaly.evaluation import Row, Scored, counting_threshold, score
-from anomaly.policy import Verdict, replay
+from anomaly.inspector import Inspector, load_inspector
+from anomaly.policy import Policy, Verdict, replay
 from training.exception_trials import Trial, trials
+from training.finish import RUN
+from training.hub_data import local_data
+from training.joint_votes import inspector_samples
 from training.report_pictures import Case, _case
-from training.report_source import subject
+from training.report_source import Subject, subject
 
 TEMPLATE = Path(__file__).with_name("errors.html")
 _MOST_PICTURES = 30
@@ -68,28 +75,29 @@ class ErrorsFile(_Frozen):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 done, 1 wrong input, 2 usage."""
-    parser = argparse.ArgumentParser(description=__doc__, prog="python -m training.analyse_errors")
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        prog="python -m training.analyse_errors",
+    )
     parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folders of runs, or one inspector")
     parser.add_argument("--data", required=True, help="folder of pictures, or hf://datasets/ORG/NAME@REVISION")
     parser.add_argument("--out", required=True, type=Path, help="folder for errors.json and errors.html")
     parser.add_argument("--revision", help="of an inspector")
+    parser.add_argument("--manifest", type=Path, help="of an inspector: manifest.json of a run of its split")
+    parser.add_argument("--policy", help="whose errors are shown as pictures (default the inspector's default)")
     parser.add_argument("--category", help="for runs over several categories")
     parser.add_argument("--layout", default="auto", choices=("auto", "folder", "mvtec", "visa"), help="of the data")
     args = parser.parse_args(argv)
     try:
         args.out.mkdir(parents=True, exist_ok=True)  # before the work: an hour later is too late to find out
-        about = subject(
-            args.sources,
-            args.data,
-            category=args.category,
-            layout=args.layout,
-            revision=args.revision,
-            meter=EmissionsMeter(),
-        )
+        about = _subject(args)
+        about.inspector.policy(args.policy)  # an unknown one is refused before the work
         with tempfile.TemporaryDirectory(prefix="vigie-") as folder:
             scored = score(about.inspector, about.samples, Path(folder), keep_maps=True, progress=sys.stderr.isatty())
             found = analyse(scored, data=about.data, pictures=about.pictures, notes=about.notes)
-            page = render(found, worst(scored, found))
+            shown = args.policy or found.default_policy
+            page = render(found, worst(scored, found, shown), shown)
     except (VigieError, OSError, ValidationError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -99,6 +107,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         f"{args.out / 'errors.html'}: {', '.join(f'{n} {len(e)}' for n, e in found.errors.items())} wrong or in review"
     )
     return 0
+
+
+def _subject(args: argparse.Namespace) -> Subject:
+    if args.manifest is None:
+        return subject(
+            args.sources,
+            args.data,
+            category=args.category,
+            layout=args.layout,
+            revision=args.revision,
+            meter=EmissionsMeter(),
+        )
+    if len(args.sources) > 1 or (Path(args.sources[0]) / RUN).is_file():
+        raise DataError(f"--manifest goes with one inspector, not with {args.sources}: runs bring their own")
+    inspector = load_inspector(args.sources[0], args.revision)
+    samples = inspector_samples(inspector, args.manifest, "test", args.data, args.layout)
+    _, name = local_data(args.data)
+    words = f"the test pictures that {args.manifest} names"
+    return Subject(inspector, tuple(samples), name, words, origins={}, manifests={})
 
 
 def analyse(scored: Scored, *, data: str, pictures: str, notes: Sequence[str] = ()) -> ErrorsFile:
@@ -133,11 +160,17 @@ def analyse(scored: Scored, *, data: str, pictures: str, notes: Sequence[str] = 
         members={name: _tallies(_member_kinds(scored, name)) for name in inspector.members},
         policies=policies,
         errors=errors,
-        trials=tuple(
-            trial for policy in inspector.policies.values() for trial in trials(inspector, policy, scored.rows)
-        ),
+        trials=tuple(trial for policy in _different(inspector) for trial in trials(inspector, policy, scored.rows)),
         notes=tuple(notes),
     )
+
+
+def _different(inspector: Inspector) -> list[Policy]:
+    """Policies without those that decide as an earlier one does, under another name."""
+    found: dict[str, Policy] = {}
+    for policy in inspector.policies.values():
+        found.setdefault(policy.model_dump_json(exclude={"name", "description"}), policy)
+    return list(found.values())
 
 
 def _margin(scored: Scored, row: Row, name: str) -> float | None:
@@ -182,24 +215,26 @@ def _tallies(kinds: Sequence[tuple[str, Kind | None]]) -> dict[str, Tally]:
     }
 
 
-def worst(scored: Scored, found: ErrorsFile) -> list[Case]:
-    """Pictures of what the default policy gets wrong: misses, then false alarms, then reviews; at most 30."""
+def worst(scored: Scored, found: ErrorsFile, policy: str) -> list[Case]:
+    """Pictures of what a policy gets wrong: misses, then false alarms, then reviews; at most 30."""
     places = {row.sample.relative: index for index, row in enumerate(scored.rows)}
     order = ("miss", "false alarm", "review", "failed")
-    wrong = sorted(
-        found.errors[found.default_policy], key=lambda error: (order.index(error.kind), error.label, error.path)
-    )
+    wrong = sorted(found.errors[policy], key=lambda error: (order.index(error.kind), error.label, error.path))
     return [_case(scored, places[error.path], error.kind) for error in wrong[:_MOST_PICTURES]]
 
 
-def render(found: ErrorsFile, cases: Sequence[Case]) -> str:
-    """One page that needs nothing else."""
+def render(found: ErrorsFile, cases: Sequence[Case], policy: str) -> str:
+    """One page that needs nothing else; the cases are those of this policy."""
     from jinja2 import Environment, StrictUndefined
 
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     template = environment.from_string(TEMPLATE.read_text(encoding="utf-8"))
     return template.render(
-        found=found, cases=cases, labels=list(next(iter(found.policies.values()))), most=_MOST_PICTURES
+        found=found,
+        cases=cases,
+        policy=policy,
+        wrong=len(found.errors[policy]),
+        labels=list(next(iter(found.policies.values()))),
     )
 
 

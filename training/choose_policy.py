@@ -207,7 +207,7 @@ def table(choice: Choice) -> list[str]:
         f"Cost of 1,000 parts: miss {costs.miss:g}, false alarm {costs.false_alarm:g}, review {costs.review:g}, "
         f"{100 * costs.prevalence:g} % defects, tonne of CO2e {costs.carbon_price:g}"
         + ("" if choice.carbon_counted or not costs.carbon_price else " (left out: energy or grid is not known)"),
-        f"{'policy':26}{'cost':>8}{'95 % interval':>17}{'cautious':>10}{'cheapest':>10}{'missed':>10}"
+        f"{'policy':26}{'cost':>8}{'95 % interval':>22}{'cautious':>10}{'cheapest':>10}{'missed':>10}"
         f"{'false alarms':>14}{'review':>8}{'mJ':>9}{'on test':>10}",
     ]
     for name, row in choice.policies.items():
@@ -216,7 +216,7 @@ def table(choice: Choice) -> list[str]:
         interval = f"{row.low:.1f} – {row.high:.1f}"
         missed, alarms = f"{row.missed}/{row.defects}", f"{row.false_alarms}/{row.good}"
         lines.append(
-            f"{name:26}{row.cost:>8.1f}{interval:>17}{row.cautious:>10.1f}{row.cheapest:>10.0%}{missed:>10}"
+            f"{name:26}{row.cost:>8.1f}{interval:>22}{row.cautious:>10.1f}{row.cheapest:>10.0%}{missed:>10}"
             f"{alarms:>14}{row.reviews:>8}{energy:>9}{check:>10}"
         )
     lines.append(_words(choice))

@@ -93,10 +93,10 @@ class Table:
                 accepts = ((said > 0).sum(0) < kept) & ~rejects
             verdicts[pending & rejects], verdicts[pending & accepts] = 2, 0
             pending = pending & ~rejects & ~accepts
-        masks = np.stack(list(asked.values()))
-        patterns, of = np.unique(masks, axis=1, return_inverse=True)
         names = list(asked)
-        each = [self.price.of([n for n, on in zip(names, column, strict=True) if on]) for column in patterns.T]
+        bits = sum((asked[name].astype(np.int64) << i for i, name in enumerate(names)), np.zeros(len(self), np.int64))
+        patterns, of = np.unique(bits, return_inverse=True)
+        each = [self.price.of([n for i, n in enumerate(names) if int(pattern) >> i & 1]) for pattern in patterns]
         return verdicts, np.array(each)[of]
 
     def _said(self, name: str, step: Step, policy: Policy, pending: Flags, asked: dict[str, Flags]) -> NDArray[np.int8]:

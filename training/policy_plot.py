@@ -139,6 +139,7 @@ def _size(energy: float | None, low: float, high: float) -> float:
 def _label(figure: Any, axes: Any, panel: Panel, sizes: Sequence[float]) -> None:
     """Each name at the nearest free place; a thin line leads to it from its marker."""
     from matplotlib.patheffects import withStroke
+    from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
     pixel = figure.dpi / 72  # of a point
@@ -168,7 +169,7 @@ def _label(figure: Any, axes: Any, panel: Panel, sizes: Sequence[float]) -> None
             annotation_clip=False,
             path_effects=[withStroke(linewidth=2.2, foreground="white")],  # over the grid
         )
-        box = text.get_window_extent()
+        box = Text.get_window_extent(text)  # an annotation's own would include the line
         wide, high = box.width / 2 + 2 * pixel, box.height / 2 + 1 * pixel
         best: tuple[float, float, float, Any] | None = None
         for far, turn in itertools.product(_DISTANCES, range(_DIRECTIONS)):

@@ -14,7 +14,6 @@ from anomaly.calibration import Calibration
 from anomaly.costs import Costs, Decided, part_costs
 from anomaly.errors import PolicyError
 from anomaly.policy import CascadeRule, Cut, Policy, Rule, Step, Text, Vote, WeightedRule, check_policy, replay
-from anomaly.policy_check import least_score
 from anomaly.rules import AtLeastRule
 from training.decide_many import Table
 from training.joint_votes import Joint
@@ -165,9 +164,7 @@ def candidates(policy: Policy, place: Place, table: Table, known: Known) -> list
         cuts.append(Cut(p_value=value))
     if likely:
         cuts += [Cut(probability=value) for value in _spread(probabilities[probabilities > 0], room // 2)]
-    return [
-        cut for cut in cuts if not _crossed(rule.steps[place[0]].model_copy(update=dict.fromkeys(place[1], cut)), known)
-    ]
+    return cuts
 
 
 def _spread(values: NDArray[np.float64], count: int, *, log: bool = False) -> list[float]:
@@ -178,18 +175,6 @@ def _spread(values: NDArray[np.float64], count: int, *, log: bool = False) -> li
     ends = len(distinct) - 1
     at = np.geomspace(1, ends + 1, count) - 1 if log else np.linspace(0, ends, count)
     return [float(value) for value in distinct[np.unique(np.rint(at).astype(int))]]
-
-
-def _crossed(step: Step, known: Known) -> bool:
-    """Whether `accept` lies above `reject` for a member: a part that reaches only the latter is a defect all the same,
-    but nobody reads it so."""
-    if step.accept is None or step.reject is None or step.accept == step.reject:
-        return False
-    for name in step.members:
-        low, high = least_score(step.accept, known[name]), least_score(step.reject, known[name])
-        if low is None or (high is not None and low > high):
-            return True
-    return False
 
 
 def _possible(policy: Policy, known: Known) -> bool:
