@@ -263,10 +263,12 @@ def _uniform(key: str) -> float:
 
 def _text(drift: Drift, maximum: float, ks_p: float | None) -> Text:
     reached, alarm = _short(maximum), _short(_alarm_at(drift))
+    s = "" if drift.parts == 1 else "s"
     if drift.noticed is None:
         return {
-            "en": f"No drift seen in {drift.parts} parts (martingale at most {reached}, alarm at {alarm}).",
-            "fr": f"Aucune dérive vue sur {drift.parts} pièces (martingale au plus {reached}, alarme à {alarm}).",
+            "en": f"No drift seen in {drift.parts} part{s} (martingale at most {reached}, alarm at {alarm}).",
+            "fr": f"Aucune dérive vue sur {drift.parts} pièce{s} (martingale au plus {_comma(reached)}, "
+            f"alarme à {_comma(alarm)}).",
         }
     up = drift.direction == "up"
     en = (
@@ -276,7 +278,7 @@ def _text(drift: Drift, maximum: float, ks_p: float | None) -> Text:
     fr = (
         f"Les scores dérivent vers le {'haut' if up else 'bas'}, depuis la pièce {drift.since} environ"
         f"{_when(drift.since_at)} ; remarqué à la pièce {drift.noticed}{_when(drift.noticed_at)} sur {drift.parts} "
-        f"(martingale {reached}, alarme à {alarm})."
+        f"(martingale {_comma(reached)}, alarme à {_comma(alarm)})."
     )
     if drift.above_since > drift.allowed * (drift.parts - drift.since + 1):
         en += " More parts than usual score above what good ones do: a change of production, or many defects."
@@ -290,7 +292,7 @@ def _text(drift: Drift, maximum: float, ks_p: float | None) -> Text:
         en += f" The latest {window} parts {'still differ' if differ else 'look'} {'from' if differ else 'like'} "
         en += f"the calibration (Kolmogorov-Smirnov p = {ks_p:.2g})."
         fr += f" Les {window} dernières pièces {'diffèrent encore de' if differ else 'ressemblent à'} "
-        fr += f"la calibration (Kolmogorov-Smirnov p = {ks_p:.2g})."
+        fr += f"la calibration (Kolmogorov-Smirnov p = {_comma(f'{ks_p:.2g}')})."
     return {"en": en, "fr": fr}
 
 
@@ -300,3 +302,7 @@ def _when(at: str) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.3g}" if value < 1e6 else f"10^{math.log10(value):.0f}"
+
+
+def _comma(number: str) -> str:
+    return number.replace(".", ",")

@@ -193,7 +193,7 @@ def summarise(scored: Scored, *, data: str, split: str) -> Evaluation:
         split=split,
         counts=dict(Counter(row.sample.label for row in scored.rows)),
         members={name: _member_figures(scored, name) for name in inspector.members},
-        policies={name: _policy_figures(scored, policy) for name, policy in inspector.policies.items()},
+        policies={name: policy_figures(scored, policy) for name, policy in inspector.policies.items()},
         default_policy=inspector.file.default_policy,
         energy_mj_per_image=_mean([value for value in whole if value > 0]),
         hardware=hardware(),
@@ -276,7 +276,8 @@ def _member_figures(scored: Scored, name: str) -> Figures:
     )
 
 
-def _policy_figures(scored: Scored, policy: Policy) -> Figures:
+def policy_figures(scored: Scored, policy: Policy) -> Figures:
+    """Of the inspector under one policy, as it is for the category."""
     labels, verdicts, durations = [], [], []
     energies: list[float] = []
     margins: list[tuple[bool, float]] = []
@@ -297,7 +298,7 @@ def _policy_figures(scored: Scored, policy: Policy) -> Figures:
     found = confusion(labels, verdicts)
     return Figures(
         image_auroc=image_auroc([d for d, _ in margins], [margin for _, margin in margins]) if margins else None,
-        **_pixel_figures(scored, scored.policy_maps[policy.name]),
+        **_pixel_figures(scored, scored.policy_maps.get(policy.name)),
         threshold=policy.rule.threshold,
         tp=found.tp,
         fp=found.fp,
@@ -310,9 +311,9 @@ def _policy_figures(scored: Scored, policy: Policy) -> Figures:
     )
 
 
-def _pixel_figures(scored: Scored, maps: HeatmapStore) -> dict[str, float | None]:
+def _pixel_figures(scored: Scored, maps: HeatmapStore | None) -> dict[str, float | None]:
     """None unless there is a mask and a heatmap for every picture: a figure over some of them would flatter."""
-    if not scored.masks or len(maps) != len(scored.rows):
+    if maps is None or not scored.masks or len(maps) != len(scored.rows):
         return {"pixel_auroc": None, "au_pro": None}
     pixels = pixel_scores(scored.masks, maps.read())
     return {"pixel_auroc": pixels.area(np.ones(pixels.defect.size)), "au_pro": pixels.area(pixels.weight, limit=0.3)}

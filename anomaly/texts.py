@@ -190,10 +190,10 @@ TEXTS: dict[str, Text] = {
     "drift": {"en": "Has production moved?", "fr": "La production a-t-elle bougé ?"},
     "drift_intro": {
         "en": "The scores of every picture that this app has inspected with {category}, revision {revision} ({commit}),"
-        " from the page and the API: {pictures}. The same picture again is no new part: {repeats}.",
+        " from the page and the API: {pictures}. Inspections of one seen before, which is no new part: {repeats}.",
         "fr": "Les scores de chaque photo que cette application a inspectée avec {category}, révision {revision} "
-        "({commit}), par la page et l'API : {pictures}. La même photo à nouveau n'est pas une nouvelle pièce : "
-        "{repeats}.",
+        "({commit}), par la page et l'API : {pictures}. Inspections d'une photo déjà vue, qui n'est pas une "
+        "nouvelle pièce : {repeats}.",
     },
     "drift_none": {"en": "No part yet.", "fr": "Encore aucune pièce."},
     "drift_few": {
@@ -202,10 +202,10 @@ TEXTS: dict[str, Text] = {
         "Calibrez avec davantage.",
     },
     "drift_chosen": {
-        "en": "Left out: {chosen} votes on parts that a cascade asked it about because others were unsure. Such a "
-        "choice looks like drift.",
-        "fr": "Écartés : {chosen} votes sur des pièces que la cascade lui a soumises parce que d'autres hésitaient. Un "
-        "tel choix ressemble à une dérive.",
+        "en": "Votes left out: {chosen}, on parts that a cascade asked it about because others were unsure. Such "
+        "a choice looks like drift.",
+        "fr": "Votes écartés : {chosen}, sur des pièces que la cascade lui a soumises parce que d'autres hésitaient. "
+        "Un tel choix ressemble à une dérive.",
     },
     "drift_earlier": {
         "en": "Begun anew after {earlier} parts without drift.",

@@ -58,12 +58,16 @@ def _distances(why: Explanation, language: Language) -> Markup:
 
 def _distance(reading: Reading, language: Language) -> Markup:
     name = Markup("<b>{}</b>").format(reading.member)
-    line = reading.cut if language == "en" else reading.cut.replace(".", ",")
+    line = _said(reading.cut, language)
     if reading.distance is None or reading.distance_iqr is None:
         return Markup("{} {}").format(name, say("one_side", language, line=line))
     key = "above" if reading.distance >= 0 else "below"
     own, ranges = (figure(abs(value), language) for value in (reading.distance, reading.distance_iqr))
     return Markup("{} {}").format(name, say(f"distance_{key}", language, own=own, line=line, ranges=ranges))
+
+
+def _said(cut: str, language: Language) -> str:
+    return cut if language == "en" else cut.replace(".", ",")
 
 
 class _Line(NamedTuple):
@@ -82,8 +86,8 @@ def promises_html(policy: Policy, calibrations: Mapping[str, Calibration], langu
         language: to say it in.
     """
     rows = Markup("").join(
-        Markup("<li><b>{}</b> <code>{}</code><p>{}</p><p>{}</p></li>").format(
-            line.member, line.cut, *_promise(line.cut, calibrations[line.member], language)
+        Markup("<li><b>{}</b> <code>{}</code><br>{}<br>{}</li>").format(
+            line.member, _said(str(line.cut), language), *_promise(line.cut, calibrations[line.member], language)
         )
         for line in dict.fromkeys(_lines(policy))
     )

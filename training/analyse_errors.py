@@ -124,7 +124,7 @@ def _subject(args: argparse.Namespace) -> Subject:
     inspector = load_inspector(args.sources[0], args.revision)
     samples = inspector_samples(inspector, args.manifest, "test", args.data, args.layout)
     _, name = local_data(args.data)
-    words = f"the test pictures that {args.manifest} names"
+    words = f"the test pictures that {'/'.join(args.manifest.resolve().parts[-2:])} names"
     return Subject(inspector, tuple(samples), name, words, origins={}, manifests={})
 
 

@@ -2,12 +2,13 @@
 
 python -m training.choose_policy RUN... --category cable --cost-miss 50 --cost-false-alarm 1 --cost-review 5
     --prevalence 0.02 [--carbon-price 100] [--out DIR]
-python -m training.choose_policy INSPECTOR --manifest FILE --data DIR --cost-miss 50 ...
+python -m training.choose_policy INSPECTOR --cost-miss 50 ...
 
-RUN is the folder of a finished run; an inspector is a Hub repo id or a local folder, with the manifest.json of a run of
-its split. Costs are of one part, in any currency. Every policy is judged on calibration pictures that its thresholds
-were not set on (5 folds); the test pictures only check the choice. OUT/choice.json has all figures, and where cuts that
-were tuned win, OUT/<NAME>.json is the policy for `python -m training.release --policy`.
+RUN is the folder of a finished run; an inspector is a Hub repo id or a local folder, whose release carries the votes
+on its calibration pictures (votes.json); for one without, --manifest FILE --data DIR have them cast again. Costs are of
+one part, in any currency. Every policy is judged on calibration pictures that its thresholds were not set on (5 folds);
+the test pictures only check the choice. OUT/choice.json has all figures, and where cuts that were tuned win,
+OUT/<NAME>.json is the policy for `python -m training.release --policy`.
 """
 
 import argparse
@@ -119,7 +120,7 @@ def choose(args: argparse.Namespace) -> Choice:
     if joint is None:
         raise DataError(
             "costs are counted on the calibration pictures: give their folder with --data"
-            + ("" if sources.of_runs else " and, for an inspector, --manifest with manifest.json of a run of its split")
+            + ("" if sources.of_runs else " and --manifest, or an inspector that was released with its votes.json")
         )
     category = inspector.file.category
     known = {name: member.calibration for name, member in inspector.members.items()}

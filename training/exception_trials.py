@@ -84,7 +84,8 @@ def trials(inspector: Inspector, policy: Policy, rows: Sequence[Row]) -> list[Tr
     against_alarms = [t for t in found if t[1].mended_false_alarms > t[1].new_false_alarms + t[1].new_misses]
     against_misses.sort(key=lambda t: (t[1].new_false_alarms - t[1].mended_misses, t[1].reviews))
     against_alarms.sort(key=lambda t: (t[1].new_misses, -t[1].mended_false_alarms, t[1].reviews))
-    kept = [*against_misses[:_KEPT], *(t for t in against_alarms[:_KEPT] if t not in against_misses[:_KEPT])]
+    kept = list(_unlike(against_misses))[:_KEPT]
+    kept += [t for t in list(_unlike(against_alarms))[:_KEPT] if t not in kept]
     return [
         Trial(
             policy=policy.name,
@@ -95,6 +96,19 @@ def trials(inspector: Inspector, policy: Policy, rows: Sequence[Row]) -> list[Tr
         )
         for exception, effect, tried in kept
     ]
+
+
+def _unlike(
+    found: Sequence[tuple[PolicyException, Effect, Policy]],
+) -> Iterator[tuple[PolicyException, Effect, Policy]]:
+    """Without those that do the same where they were chosen as an earlier one about the same member or type."""
+    seen: set[tuple[str | None, str | None, Effect]] = set()
+    for one in found:
+        exception, effect, _ = one
+        about = exception.defect_type and exception.defect_type.name, exception.discount and exception.discount.member
+        if (*about, effect) not in seen:
+            seen.add((*about, effect))
+            yield one
 
 
 def _candidates(

@@ -1,11 +1,11 @@
 """Makes policies from calibration, as JSON to look at, to edit, and to release with `training.release --policy FILE`.
 
 python -m training.make_policies RUN... --category cable --out DIR
-python -m training.make_policies INSPECTOR --out DIR [--manifest FILE --data DIR]
+python -m training.make_policies INSPECTOR --out DIR
 
-RUN is the folder of a finished run; an inspector is a Hub repo id or a local folder. An inspector keeps no list of its
-calibration pictures: with the manifest.json of a run of its split, and the pictures, all policies can be made from it;
-without, those that need no joint votes.
+RUN is the folder of a finished run; an inspector is a Hub repo id or a local folder, whose release carries the votes on
+its calibration pictures (votes.json). For one without, --manifest FILE of a run of its split and --data DIR have them
+cast again; else only the policies are made that need no joint votes.
 
 --max-missed 0.05 --max-false-alarms 0.2 adds CONTROLLED, whose thresholds are tuned at once by MAPIE's risk control.
 """

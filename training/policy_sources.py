@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal
 
 from anomaly.calibration import read_calibration
 from anomaly.emissions import EmissionsMeter
@@ -11,19 +12,26 @@ from anomaly.errors import DataError
 from anomaly.hub import parse_source
 from anomaly.inspector import Inspector, InspectorFile, Member, MemberRef, load_inspector
 from anomaly.model_repo import load_detector
+from anomaly.settings import STARTER
 from training.finish import RUN
 from training.joint_votes import Joint, ask, joint_of, split_samples
-from training.manifest import SplitName
 from training.policy_recipes import default_policies
 from training.release import calibration_votes, read_runs
+from training.votes_file import VOTES_FILE, joint_from, read_votes
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:
     """The arguments that `Sources` reads."""
-    parser.add_argument("sources", nargs="+", metavar="RUN_OR_INSPECTOR", help="folders of runs, or one inspector")
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        default=[str(STARTER)],
+        metavar="RUN_OR_INSPECTOR",
+        help="folders of runs, or one inspector (default: the starter)",
+    )
     parser.add_argument("--category", help="of the runs")
     parser.add_argument("--revision", help="of an inspector")
-    parser.add_argument("--manifest", type=Path, help="of an inspector: manifest.json of a run of its split")
+    parser.add_argument("--manifest", type=Path, help="of an inspector without votes.json: of a run of its split")
     parser.add_argument("--data", help="where the pictures are now; by default where the first run had them")
     parser.add_argument("--layout", default="auto", choices=("auto", "folder", "mvtec", "visa"), help="of the data")
 
@@ -48,7 +56,9 @@ class Sources:
         """
         args = self.args
         if not self.of_runs:
-            return _of_inspector(self.inspector, args, "test")
+            if (found := _of_inspector(self.inspector, args, "test")) is None:
+                raise DataError(f"the release holds no {VOTES_FILE}: give --manifest and --data")
+            return found
         samples = split_samples(Path(args.sources[0]), self.inspector.file.category, "test", args.data, args.layout)
         return replace(joint, parts=ask(self.inspector, samples))
 
@@ -68,7 +78,7 @@ def read_sources(args: argparse.Namespace, country: str = "USA") -> Sources:
         return Sources(args, *_of_runs([Path(source) for source in args.sources], args, meter))
     if len(args.sources) == 1:
         inspector = load_inspector(args.sources[0], args.revision, meter=meter)
-        return Sources(args, inspector, None if args.manifest is None else _of_inspector(inspector, args))
+        return Sources(args, inspector, _of_inspector(inspector, args))
     raise DataError(f"{args.sources}: several sources can only be folders of finished runs ({RUN} in them)")
 
 
@@ -76,7 +86,12 @@ def _are_runs(args: argparse.Namespace) -> bool:
     return (Path(args.sources[0]) / RUN).is_file()
 
 
-def _of_inspector(inspector: Inspector, args: argparse.Namespace, split: SplitName = "calibrate") -> Joint:
+def _of_inspector(
+    inspector: Inspector, args: argparse.Namespace, split: Literal["calibrate", "test"] = "calibrate"
+) -> Joint | None:
+    if args.manifest is None:
+        found = read_votes(inspector, parse_source(args.sources[0]))
+        return None if found is None else joint_from(found, inspector, split)
     return joint_of(inspector, parse_source(args.sources[0]), args.manifest, args.data, args.layout, split)
 
 

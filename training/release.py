@@ -1,6 +1,7 @@
 """Releases finished runs as an inspector: members at their commits, policies, figures on test, a card.
 
-With --inspector, releases an inspector that exists with other policies: --policy FILE --data DIR --tag v3.
+With --inspector, releases an inspector that exists with other policies: --policy FILE --tag v3. They are measured on
+the votes that the release carries in votes.json, or anew with --data DIR.
 """
 
 import hashlib
@@ -18,7 +19,7 @@ from anomaly.cards import write_card
 from anomaly.datasets import Sample
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError, ModelLoadError, RepoNotFoundError, RevisionNotFoundError
-from anomaly.evaluation import evaluate, hardware, versions
+from anomaly.evaluation import Row, hardware, score, summarise, versions
 from anomaly.figures import DataFigures, InspectorMetrics, ModelMetrics
 from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, Member, MemberRef
 from anomaly.model_repo import CARD_FILES, MODEL_FILES, load_detector
@@ -28,6 +29,7 @@ from training.joint_votes import Joint, ask, figures_of, groups_in, price, split
 from training.manifest import Manifest
 from training.policy_recipes import default_policies
 from training.revise_policies import counted, edited, publish, revise
+from training.votes_file import VOTES_FILE, stored
 
 __all__ = ["Args", "calibration_votes", "default_policies", "kept_apart_samples", "main", "measure", "read_runs"]
 
@@ -97,10 +99,13 @@ def main(args: Args) -> None:
     if (commit := _released(args, file)) is not None:
         print(f"{args.push or args.name}@{commit}: released already")
         return
-    metrics = measure(ready, next(iter(runs.values())), data, args.data, args.layout)
-    metrics = metrics.model_copy(update={"held_out": counted(file, ready, joint)})
+    metrics, rows = measure(ready, next(iter(runs.values())), data, args.data, args.layout)
+    metrics = metrics.model_copy(update={"held_out": counted(file.policies, ready, joint)})
     repo = args.push or args.name
     with TemporaryDirectory() as folder:
+        if joint is not None:
+            votes = stored(ready, joint, rows, metrics.hardware)
+            (Path(folder) / VOTES_FILE).write_text(votes.model_dump_json() + "\n", encoding="utf-8")
         commit = publish(Path(folder), hub.Source(repo, repo, args.out), file, metrics, tag=args.tag, note=args.note)
     where = f" in {args.out}" if args.out else ""
     print(f"released {repo}@{commit}{where}" + (f" as {args.tag}" if args.tag else ""))
@@ -184,11 +189,13 @@ def measure(
     figures: DataFigures,
     data: Path | str | None = None,
     layout: Literal["auto", "folder", "mvtec", "visa"] = "auto",
-) -> InspectorMetrics:
-    """The ensemble's figures on the pictures that the runs kept apart."""
+) -> tuple[InspectorMetrics, tuple[Row, ...]]:
+    """The ensemble's figures on the pictures that the runs kept apart, and the votes that they are of."""
     samples = kept_apart_samples(run, inspector.file.category, data, layout)
-    found = evaluate(inspector, samples, data=figures.name, split="test", progress=True)
-    return InspectorMetrics(
+    with TemporaryDirectory(prefix="vigie-") as folder:
+        scored = score(inspector, samples, Path(folder), progress=True)
+        found = summarise(scored, data=figures.name, split="test")
+    metrics = InspectorMetrics(
         category=inspector.file.category,
         data=figures,
         members=found.members,
@@ -197,6 +204,7 @@ def measure(
         country=inspector.meter.country,
         versions=versions(),
     )
+    return metrics, scored.rows
 
 
 def kept_apart_samples(

@@ -10,7 +10,7 @@ from anomaly.costs import Outcomes
 from anomaly.datasets import Sample, read_dataset
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError, PolicyError
-from anomaly.evaluation import evaluate, hardware, versions
+from anomaly.evaluation import counting_threshold, evaluate, hardware, policy_figures, versions
 from anomaly.figures import InspectorMetrics
 from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, load_at
 from anomaly.model_repo import CARD_FILES
@@ -18,6 +18,7 @@ from anomaly.policy import Policy, read_policy
 from training.cross_validated import grid_of, held_out
 from training.hub_data import local_data
 from training.joint_votes import Joint, LayoutChoice, figures_counted, joint_of
+from training.votes_file import VOTES_FILE, VotesFile, joint_from, read_votes, scored_from
 
 
 def edited(policies: Sequence[Policy], files: Sequence[Path]) -> tuple[Policy, ...]:
@@ -59,7 +60,8 @@ def revise(
         tag: of the new revision.
         note: what it is for, one sentence in its card.
         default: name of the policy that decides by default; the same as before without it.
-        data: the test pictures that the inspector was measured on: its card has no figure that was not measured.
+        data: the test pictures that the inspector was measured on, to measure anew; by default new policies are
+            measured on the votes in its votes.json.
         layout: of the data.
         country: for the estimate of emissions.
         cpu_power_w: likewise.
@@ -87,34 +89,60 @@ def revise(
     if file == old and note is None and tag is None:
         return commit
     before = InspectorMetrics.model_validate_json((folder / "metrics.json").read_bytes())
-    samples = _tested(before, file, data, layout)
-    found = evaluate(changed, samples, data=before.data.name, split="test", progress=True)
-    if manifest is not None:
-        held = counted(file, changed, joint_of(changed, place, manifest, data, layout))
+    votes = read_votes(loaded, place)
+    new = tuple(policy for policy in file.policies if policy not in old.policies)
+    if data is None and votes is not None and votes.test:
+        metrics = _derived(before, changed, new, votes)
     else:
-        same = {policy.name for policy in file.policies if policy in old.policies}
-        held = {p.name: before.held_out.get(p.name) if p.name in same else None for p in file.policies}
-    metrics = before.model_copy(
-        update={
-            "held_out": held if any(held.values()) else {},
-            "members": found.members,
-            "policies": found.policies,
-            "hardware": hardware(),
-            "country": country,
-            "versions": versions(),
-        }
-    )
+        found = evaluate(
+            changed, _tested(before, file, data, layout), data=before.data.name, split="test", progress=True
+        )
+        metrics = before.model_copy(
+            update={
+                "members": found.members,
+                "policies": found.policies,
+                "hardware": hardware(),
+                "country": country,
+                "versions": versions(),
+            }
+        )
+    joint = None
+    if manifest is not None:
+        joint = joint_of(changed, place, manifest, data, layout)
+    elif votes is not None and votes.calibrate:
+        joint = joint_from(votes, changed)
+    held: dict[str, Outcomes | None] = {policy.name: before.held_out.get(policy.name) for policy in file.policies}
+    held |= dict.fromkeys((policy.name for policy in new), None) | counted(new, changed, joint)
+    metrics = metrics.model_copy(update={"held_out": held if any(held.values()) else {}})
     with TemporaryDirectory() as work:
+        if votes is not None:
+            (Path(work) / VOTES_FILE).write_text(votes.model_dump_json() + "\n", encoding="utf-8")
         return publish(Path(work), place, file, metrics, tag=tag, note=note)
 
 
-def counted(file: InspectorFile, inspector: Inspector, joint: Joint | None) -> dict[str, Outcomes | None]:
+def _derived(before: InspectorMetrics, changed: Inspector, new: Sequence[Policy], votes: VotesFile) -> InspectorMetrics:
+    """The figures with those of new policies from the votes of the release: nothing is scored again.
+
+    What needs heatmaps is not known of these.
+    """
+    scored = scored_from(votes, changed)
+    members = {
+        name: figures.model_copy(update={"threshold": key, **figures.at[key].model_dump()})
+        for name, figures in before.members.items()
+        if (key := counting_threshold(changed, name))
+    }
+    policies = before.policies | {p.name: policy_figures(scored, changed.policies[p.name]) for p in new}
+    kept = {policy.name: policies[policy.name] for policy in changed.file.policies}
+    return before.model_copy(update={"members": members, "policies": kept})
+
+
+def counted(policies: Sequence[Policy], inspector: Inspector, joint: Joint | None) -> dict[str, Outcomes | None]:
     """What each policy does with calibration pictures that its thresholds were not set on; {}, said why, if unknown."""
-    if joint is None:
+    if joint is None or not policies:
         return {}
     known = {name: member.calibration for name, member in inspector.members.items()}
     try:
-        return dict(held_out(file.policies, known, joint, file.category, grid_of(inspector.meter)))
+        return dict(held_out(policies, known, joint, inspector.file.category, grid_of(inspector.meter)))
     except DataError as error:
         print(f"what the policies cost is not known: {error}")
         return {}
@@ -129,14 +157,14 @@ def publish(
     tag: str | None,
     note: str | None,
 ) -> str:
-    """Writes an inspector's three files into a folder and releases them; returns the commit."""
+    """Writes an inspector's files into a folder, votes.json may be there already, and releases them; the commit."""
     (folder / INSPECTOR_FILE).write_text(file.model_dump_json(indent=1) + "\n")
     (folder / "metrics.json").write_text(metrics.model_dump_json(indent=1) + "\n")
     write_card(folder, None if place.folder else place.repo_id)
     if note:
         card = folder / "README.md"
         card.write_text(card.read_text() + f"\n## This release\n\n{note}\n")
-    files = (INSPECTOR_FILE, *CARD_FILES)
+    files = (INSPECTOR_FILE, *CARD_FILES, *((VOTES_FILE,) if (folder / VOTES_FILE).is_file() else ()))
     if place.folder:
         return hub.store(folder, place.folder, place.repo_id, files=files, tag=tag)
     return hub.push(folder, place.repo_id, files=files, message=note or f"Vigie {tag or ''}", tag=tag)
