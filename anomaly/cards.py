@@ -19,7 +19,7 @@ from anomaly.datasets import GOOD
 from anomaly.detectors import DETECTORS, DetectorConfig
 from anomaly.errors import ModelLoadError, VigieError
 from anomaly.figures import DataFigures, Estimate, Figures, InspectorMetrics, ModelMetrics, TrainingFigures
-from anomaly.guarantees import guarantees
+from anomaly.guarantees import guarantees, promise
 from anomaly.inspector import INSPECTOR_FILE, InspectorFile
 from anomaly.probability import Kind, why_no_probability
 
@@ -336,6 +336,7 @@ def _render(template: str, **values: object) -> str:
     environment.globals |= {
         "curve": curve_meaning,
         "guarantees": guarantees,
+        "promise": promise,
         "meaning": threshold_meaning,
         "no_probability": _no_probability,
         "sweep": lambda calibration: sweep(calibration, _SWEEP),

@@ -237,5 +237,7 @@ def _utc(time: datetime) -> datetime:
 def _why(error: Exception) -> str:
     if isinstance(error, ValidationError):
         first = error.errors()[0]
+        if first["type"] == "model_type":
+            return "it is not a JSON object"
         return f"{'.'.join(map(str, first['loc'])) or 'the line'}: {first['msg']}"
     return " ".join(str(error).split()) or type(error).__name__

@@ -107,7 +107,7 @@ def money(value: float, language: Language) -> str:
     if 1e-4 <= value < 1e6:
         return figure(value, language)
     mantissa, _, power = f"{value:.0e}".partition("e")
-    return "0" if value == 0 else f"{mantissa} × 10^{int(power)}"
+    return "0" if value == 0 else f"{mantissa}\u00a0×\u00a010^{int(power)}"
 
 
 def whole(count: int, language: Language) -> str:

@@ -9,7 +9,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime
 from typing import NamedTuple
 
 from anomaly.calibration import Calibration
@@ -136,7 +136,7 @@ class DriftWatch:
                 return
             monitor.earlier += drift.parts
             drift = monitor.drift = begin(monitor.good, self.settings)
-        at = datetime.fromisoformat(report.created_at).isoformat(" ", timespec="minutes")
+        at = datetime.fromisoformat(report.created_at).astimezone(UTC).strftime("%Y-%m-%d %H:%M UTC")
         observe(drift, score, at=at, key=f"{report.image_sha256} {member}")
 
 

@@ -302,9 +302,11 @@ def wire_drift(page: Page, settings: Settings) -> None:
     """Whether production has moved, as far as the revision that is chosen has seen it: told when that is looked at."""
 
     def tell(inspector: str, revision: str | None, language: Language) -> str:
-        with told(language, as_html=True):
-            service = serving.service(settings)
+        service = serving.service(settings)
+        try:
             chosen = service.last(inspector, revision)
+        except VigieError as error:  # which the choice of that revision has told already
+            return panels.warning_html(str(error), language)
         name, commit, category = revision or chosen.revision, chosen.commit, chosen.file.category
         seen = service.drift.seen(chosen.source, commit, category)
         return drift_html(seen, service.drift.settings, language, category=category, revision=name, commit=commit)

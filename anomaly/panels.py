@@ -59,8 +59,7 @@ def verdict_html(report: Report, language: Language) -> str:
         policy=report.policy,
         ms=figure(report.duration_ms, language),
     )
-    warning = say("warning", language)
-    warnings = _all(Markup('<p class="warning"><b>{}</b> {}</p>').format(warning, text) for text in report.warnings)
+    warnings = _all(warning_html(text, language) for text in report.warnings)
     return Markup(
         '<div class="verdict {0}" role="status" data-decision="{0}"><strong>{1}{2}</strong><p>{3}</p>'
         "<small>{4}</small></div>{5}"
@@ -72,6 +71,11 @@ def verdict_html(report: Report, language: Language) -> str:
         by,
         warnings,
     )
+
+
+def warning_html(text: str, language: Language) -> Markup:
+    """What somebody should know."""
+    return Markup('<p class="warning"><b>{}</b> {}</p>').format(say("warning", language), text)
 
 
 def legend_html(language: Language) -> str:

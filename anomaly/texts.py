@@ -155,8 +155,8 @@ TEXTS: dict[str, Text] = {
     },
     "promise_counts": {
         "en": "Held out: {missed} of {defects} defects below it, {rejected} of {good} good parts at it or beyond.",
-        "fr": "Mis de côté : {missed} défauts sur {defects} au-dessous, {rejected} bonnes pièces sur {good} à la "
-        "limite ou au-delà.",
+        "fr": "Mis de côté : au-dessous, {missed} sur {defects} des défauts ; à la limite ou au-delà, {rejected} sur "
+        "{good} des bonnes pièces.",
     },
     "promise_cut": {
         "en": "These counts may have chosen the line, no promise.",

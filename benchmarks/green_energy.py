@@ -33,6 +33,7 @@ from anomaly.evaluation import hardware, versions
 from anomaly.inspector import Inspector, load_inspector
 from anomaly.policy import CascadeRule, Decision, Policy, replay
 from training.compare_policies import Share, share
+from training.green import ENOUGH
 from training.joint_votes import Votes, inspector_samples
 from training.report_source import subject
 
@@ -126,13 +127,14 @@ def measure(
         "members": list(inspector.members),
         "good": len(samples) - defects,
         "defects": defects,
+        "held_out_defects": min(len(member.calibration.defect_scores) for member in inspector.members.values()),
     }
     if not 0 < defects < len(samples):
         raise DataError(f"{inspector.source}: {len(samples) - defects} good parts, {defects} defects; both are needed")
     full = full_vote(inspector)
     row["full_vote"] = full.name
     if missing := [name for name in ("GREEN", "SAFE_0FN") if name not in inspector.policies]:
-        reason = "no labelled defects were held out" if not _labelled(inspector) else "the release has none"
+        reason = "no labelled defects were held out" if not row["held_out_defects"] else "the release has none"
         return row | {"verdict": f"does not hold: no {' and no '.join(missing)}, as {reason}"}
     green = inspector.policies["GREEN"]
     asked = [_asked(inspector, sample) for sample in samples]
@@ -166,15 +168,11 @@ def full_vote(inspector: Inspector) -> Policy:
     Raises:
         DataError: there is none.
     """
-    wanted = sorted(inspector.policies.values(), key=lambda policy: policy.name.upper() != "MAJORITY")
+    wanted = sorted(inspector.policies.values(), key=lambda policy: policy.name != "MAJORITY")
     for policy in wanted:
         if {*policy.members, *policy.advisory} >= inspector.members.keys() and not isinstance(policy.rule, CascadeRule):
             return policy
     raise DataError(f"{inspector.source}: no policy asks all of {list(inspector.members)}: nothing to compare with")
-
-
-def _labelled(inspector: Inspector) -> bool:
-    return all(member.calibration.defect_scores for member in inspector.members.values())
 
 
 def _asked(inspector: Inspector, sample: Sample) -> Asked:
@@ -276,12 +274,20 @@ def verdict(row: Mapping[str, Any]) -> str:
     energy, lost, won = row["ratios"]["energy_mj"], row["missed_by_green_only"], row["missed_by_safe_only"]
     problems = []
     if energy["value"] > MOST:
-        problems.append(f"energy {energy['value']:.0%} of the full vote")
+        problems.append(f"energy {energy['value']:.0%} of the full vote, {_why(row)}")
     elif energy["high"] > MOST:
         problems.append(f"energy {energy['value']:.0%}, but its interval reaches {energy['high']:.0%}")
     if lost > won:
         problems.append(f"recall below SAFE_0FN's: {lost} missed by GREEN alone, {won} by SAFE_0FN alone")
     return f"does not hold: {'; '.join(problems)}" if problems else "holds"
+
+
+def _why(row: Mapping[str, Any]) -> str:
+    """What keeps GREEN from asking fewer."""
+    if (few := row["held_out_defects"]) < ENOUGH:
+        return f"as with {few} held-out defects, fewer than {ENOUGH}, nothing passes before all of SAFE_0FN are asked"
+    shares = row["members_asked"].values()
+    return f"as it has to ask {sum(shares):.1f} of {len(shares)} members on average to miss none that SAFE_0FN finds"
 
 
 def table(results: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ from anomaly.emissions import EmissionsMeter, measure_training
 from anomaly.errors import ModelLoadError, VigieError
 from anomaly.evaluation import hardware, versions
 from anomaly.figures import DataFigures, InspectorMetrics, ModelMetrics, TrainingFigures
-from anomaly.guarantees import guarantees
+from anomaly.guarantees import guarantees, promise
 from anomaly.inspector import INSPECTOR_FILE, InspectorFile
 from anomaly.model_repo import CARD_FILES, MODEL_FILES, save_detector
 from anomaly.settings import Settings
@@ -695,6 +695,14 @@ def test_policies_and_members_stand_with_their_figures(released: Released) -> No
     )
     assert said in flat(card)
     assert not re.search(r"\{[{%#]|None|\bnan\b|Undefined|\n{3}", card)
+
+
+def test_counts_of_a_policy_on_test_stand_with_what_they_support(released: Released) -> None:
+    card = inspector_card(released.inspector)
+    metrics = InspectorMetrics.model_validate_json((released.inspector / "metrics.json").read_bytes())
+    for name, f in metrics.policies.items():
+        missed, rejected = promise("misses", f.fn, DEFECTS), promise("false_alarms", f.fp, GOOD)
+        assert f"- `{name}`: {missed.text['en']} {rejected.text['en']}\n" in card
 
 
 def test_policies_are_put_into_english(inspector: Path) -> None:

@@ -207,6 +207,7 @@ def test_wrong_lines_are_named_and_the_others_count(vigie: Vigie, log: Path) -> 
     assert said.code == 0
     assert [row.split(": ")[0] for row in said.err.splitlines()] == [f"{log}, line {n}" for n in (1, 2, 3, 4, 5)]
     assert "300 reports, 5 lines that are none" in said.out
+    assert "line 2: no report: it is not a JSON object\n" in said.err
 
 
 def test_a_log_without_a_right_line_is_refused(vigie: Vigie, tmp_path: Path) -> None:
@@ -247,6 +248,26 @@ def test_a_picture_that_was_inspected_before_is_no_new_part(tmp_path: Path) -> N
     path.write_text("\n".join([line(1, {"camera": 1.0}, **same), line(2, {"camera": 1.0}, **same)]))
     found = read_log(path)
     assert (found.reports, found.repeats, [len(scores) for scores in found.scores.values()]) == (2, 1, [1])
+
+
+def test_votes_that_a_cascade_asked_for_only_where_others_were_unsure_are_left_out(
+    vigie: Vigie, tmp_path: Path
+) -> None:
+    path = tmp_path / "LOG.jsonl"
+    scores, chosen = stream(100, seed=1), {"policy": "cascade"}
+    lines = [
+        line(n, {"camera": float(s), "lidar": 9.0} if s > 1 else {"camera": float(s)}, **chosen)
+        for n, s in enumerate(scores)
+    ]
+    path.write_text("\n".join(lines))
+    said = vigie("drift", path).out
+    unsure = int((scores > 1).sum())
+    assert "camera" in said
+    assert "50 parts against the first 50 parts of the log" in said
+    assert f"lidar@cccccccccccc: not known, {unsure} votes, all on parts that a cascade asked it about" in said
+    path.write_text("\n".join([*lines, *(line(n, {"camera": 0.5, "lidar": 0.5}) for n in range(200, 280))]))
+    assert f"{unsure} votes left out, on parts that others were unsure of" in vigie("drift", path).out
+    assert "DRIFT" not in vigie("drift", path, "--member", "lidar").out
 
 
 def test_failures_are_counted_and_commits_kept_apart(vigie: Vigie, tmp_path: Path) -> None:

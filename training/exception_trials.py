@@ -105,9 +105,10 @@ def _unlike(
     seen: set[tuple[str | None, str | None, Effect]] = set()
     for one in found:
         exception, effect, _ = one
-        about = exception.defect_type and exception.defect_type.name, exception.discount and exception.discount.member
-        if (*about, effect) not in seen:
-            seen.add((*about, effect))
+        kind = None if exception.defect_type is None else exception.defect_type.name
+        member = None if exception.discount is None else exception.discount.member
+        if (kind, member, effect) not in seen:
+            seen.add((kind, member, effect))
             yield one
 
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from pydantic import ValidationError
 from tqdm import tqdm
 
 from anomaly import hub, images
@@ -238,7 +239,10 @@ def manifest_of(inspector: Inspector, file: Path) -> Manifest:
     """Reads the manifest.json of a run that an inspector was made from; DataError for that of another split."""
     if not file.is_file():
         raise DataError(f"{file} is no file: give the manifest.json of a run of this inspector")
-    found = Manifest.model_validate_json(file.read_bytes())
+    try:
+        found = Manifest.model_validate_json(file.read_bytes())
+    except ValidationError as error:
+        raise DataError(f"{file} is no manifest of a run: {error.errors()[0]['msg']}") from error
     for name, member in inspector.members.items():
         if member.calibration.split_hash != found.split_hash:
             raise DataError(
