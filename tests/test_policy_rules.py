@@ -604,7 +604,7 @@ WEIGHTED = {"kind": "weighted", "weights": {"m1": 1, "m2": 2}, "probability": 0.
             "exceptions[1].rule: 'cable' has a rule by exceptions[0]",
         ),
         (counting("any", 2), {"review": {"threshold": "far"}}, "review.threshold: no member reaches far below its far"),
-        (cascade(step("m1 m2", reject={"score": 2})), {}, "rule.steps[0].reject.score: m1, m2 do not score in one unit"),
+        (cascade(step("m1 m2", reject={"score": 2})), {}, "reject.score: m1, m2 do not score in one unit"),
         (cascade(step("plain", reject={"score": 1e9})), {}, "rule.steps[0].reject.score: 1e+09 is beyond all that"),
         (counting("any", 2), {"review": {"score": 1}}, "review.score: m1, m2 do not score in one unit"),
         (counting("any", 1), {"review": {"threshold": "youden"}, "advisory": ["plain"]}, "'plain', which has ['far']"),

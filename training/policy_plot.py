@@ -147,6 +147,8 @@ def _label(figure: Any, axes: Any, panel: Panel, sizes: Sequence[float]) -> None
     centres = [tuple(axes.transData.transform((p.false_alarms, p.recall))) for p in panel.points]
     radii = [math.sqrt(size / math.pi) * pixel for size in sizes]
     taken = [Bbox.from_extents(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True)]
+    labels: list[Any] = []
+    dots: list[tuple[float, float]] = []  # on the lines so far
     for i, point in enumerate(panel.points):
         text = axes.annotate(
             _wrapped(point.name),
@@ -185,6 +187,9 @@ def _label(figure: Any, axes: Any, panel: Panel, sizes: Sequence[float]) -> None
                 for j, (centre, radius) in enumerate(zip(centres, radii, strict=True))
                 if j != i
             )
+            line = _along(centres[i], (x, y))
+            crossed += sum(box.contains(*dot) for box in labels for dot in line)
+            crossed += sum(place.contains(*dot) for dot in dots)
             rank = (covered + outside) * 1e3 + crossed * 1e3 + far
             if best is None or rank < best[0]:
                 best = rank, x, y, place
@@ -193,6 +198,8 @@ def _label(figure: Any, axes: Any, panel: Panel, sizes: Sequence[float]) -> None
         assert best is not None
         _, x, y, place = best
         taken.append(place)
+        labels.append(place)
+        dots += _along(centres[i], (x, y))
         text.set_position(((x - centres[i][0]) / pixel, (y - centres[i][1]) / pixel))
 
 
@@ -212,6 +219,12 @@ def _crosses(start: tuple[float, float], end: tuple[float, float], centre: tuple
     share = ((centre[0] - start[0]) * along[0] + (centre[1] - start[1]) * along[1]) / length**2
     nearest = min(max(share, 0.0), 1.0)
     return math.dist((start[0] + nearest * along[0], start[1] + nearest * along[1]), centre) < radius
+
+
+def _along(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[float, float]]:
+    """Places on the line between them."""
+    shares = [i / 24 for i in range(1, 24)]
+    return [(start[0] + s * (end[0] - start[0]), start[1] + s * (end[1] - start[1])) for s in shares]
 
 
 def _wrapped(name: str) -> str:
