@@ -132,3 +132,35 @@ def test_the_command_writes_both_files(
     assert "<h1>What goes wrong: cable</h1>" in (tmp_path / "out/errors.html").read_text()
     assert analyse_errors.main([str(tmp_path / "nowhere"), "--data", str(cables), "--out", str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith("error: ")
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        (["--policy", "NOPE"], "unknown policy 'NOPE'"),
+        (["--manifest", "nowhere.json"], "nowhere.json is no file: give the manifest.json of a run"),
+        (["--revision", "v9"], "no revision 'v9'"),
+    ],
+)
+def test_a_wrong_input_is_one_line_that_says_what_to_give(
+    more: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    inspector_folder: Path,
+    cables: Path,
+) -> None:
+    words = [str(inspector_folder), "--data", str(cables), "--out", str(tmp_path / "out"), *more]
+    assert analyse_errors.main(words) == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert said in error
+    assert error.count("\n") == 1
+
+
+def test_an_exception_that_does_the_same_as_another_is_not_shown_twice(scored: Scored) -> None:
+    good, defects = of(scored, "good"), {*of(scored, "bent"), *of(scored, "cut")}
+    hand_made = decided(scored, patch_knn={*good, *defects}, mahalanobis_global=defects)
+    found = trials(hand_made.inspector, hand_made.inspector.policies["any"], hand_made.rows)
+    about = [(t.exception.discount and t.exception.discount.member, t.chosen_on) for t in found]
+    assert len(set(about)) == len(about)

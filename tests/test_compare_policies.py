@@ -149,3 +149,9 @@ def test_labels_overlap_neither_one_another_nor_a_marker() -> None:
         centres = [axes.transData.transform(text.xy) for text in axes.texts]
         assert not any(box.contains(x, y) for box in boxes for x, y in centres)
         assert max(axes.get_yticks()) <= 1
+
+
+def test_policies_at_one_place_share_a_label_that_says_what_each_costs() -> None:
+    figure = plot([Panel("twice", [Point("SAFE", 0.2, 1.0, 300.4), Point("GREEN", 0.2, 1.0, 99.6)])])
+    (text,) = figure.axes[0].texts
+    assert text.get_text() == "SAFE: 300 mJ\nGREEN: 100 mJ"

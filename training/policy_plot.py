@@ -149,9 +149,10 @@ def _label(figure: Any, axes: Any, panel: Panel, sizes: Sequence[float]) -> None
     taken = [Bbox.from_extents(x - r, y - r, x + r, y + r) for (x, y), r in zip(centres, radii, strict=True)]
     labels: list[Any] = []
     dots: list[tuple[float, float]] = []  # on the lines so far
-    for i, point in enumerate(panel.points):
+    for i, name in _names(panel, sizes).items():
+        point = panel.points[i]
         text = axes.annotate(
-            _wrapped(point.name),
+            name,
             (point.false_alarms, point.recall),
             xytext=(0, 0),
             textcoords="offset points",
@@ -183,7 +184,7 @@ def _label(figure: Any, axes: Any, panel: Panel, sizes: Sequence[float]) -> None
             covered = sum(_common(place, other) for other in taken)
             outside = place.width * place.height - _common(place, within)
             crossed = sum(
-                _crosses(centres[i], (x, y), centre, radius)
+                10 * _crosses(centres[i], (x, y), centre, radius)
                 for j, (centre, radius) in enumerate(zip(centres, radii, strict=True))
                 if j != i
             )
@@ -227,5 +228,19 @@ def _along(start: tuple[float, float], end: tuple[float, float]) -> list[tuple[f
     return [(start[0] + s * (end[0] - start[0]), start[1] + s * (end[1] - start[1])) for s in shares]
 
 
-def _wrapped(name: str) -> str:
-    return name.replace(", ", ",\n")
+def _names(panel: Panel, sizes: Sequence[float]) -> dict[int, str]:
+    """By the largest marker of a place, what stands there: with the energy of each where several do."""
+    places: dict[tuple[float, float], list[int]] = {}
+    for i, point in enumerate(panel.points):
+        places.setdefault((point.false_alarms, point.recall), []).append(i)
+    found = {}
+    for there in places.values():
+        lines = [panel.points[i].name.replace(", ", ",\n") for i in there]
+        if len(there) > 1:
+            lines = [
+                panel.points[i].name
+                + (": not known" if panel.points[i].energy_mj is None else f": {panel.points[i].energy_mj:.0f} mJ")
+                for i in there
+            ]
+        found[max(there, key=lambda i: sizes[i])] = "\n".join(lines)
+    return found
