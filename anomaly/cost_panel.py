@@ -168,8 +168,9 @@ def _lead(found: Comparison, language: Language) -> str:
         "low": figure(best.low, language),
         "high": figure(best.high, language),
     }
+    alike = f" {say('cost_alike', language, policies=', '.join(found.alike))}" if found.alike else ""
     if found.runner_up is None or found.difference is None:
-        return say("cost_lead_alone", language, **values)
+        return say("cost_lead_alone", language, **values) + alike
     more = found.difference
     values |= {
         "next": found.runner_up,
@@ -177,7 +178,7 @@ def _lead(found: Comparison, language: Language) -> str:
         "least": figure(more.low, language),
         "most": figure(more.high, language),
     }
-    said = say("cost_lead", language, **values)
+    said = say("cost_lead", language, **values) + alike
     return said if more.low > 0 else f"{said} {say('cost_not_clear', language)}"
 
 

@@ -115,7 +115,8 @@ class Comparison(_Frozen):
     costs: Costs
     policies: dict[str, PolicyCost]
     winner: str
-    runner_up: str | None
+    alike: tuple[str, ...]  # decide every part as the winner does, and cost the same
+    runner_up: str | None  # the first that does not
     difference: Difference | None
     bootstrap: Bootstrap
     resamples: int
@@ -285,7 +286,15 @@ def _compared(
             reviews=found.good.review + found.defects.review,
             energy_mj=found.energy_mj(costs.prevalence),
         )
-    winner, second, difference = order[0], order[1] if len(order) > 1 else None, None
+    winner, *others = order
+    same = (outcomes[winner].good, outcomes[winner].defects, round(exact[winner], 9))
+    alike = tuple(
+        name
+        for name in others
+        if (outcomes[name].good, outcomes[name].defects, round(exact[name], 9)) == same
+        and (bootstrap == "counts" or np.allclose(draws[name], draws[winner], rtol=1e-9))
+    )
+    second, difference = next((name for name in others if name not in alike), None), None
     if second is not None:
         low, high = np.quantile(draws[second] - draws[winner], (0.025, 0.975)).tolist()
         difference = Difference(cost=exact[second] - exact[winner], low=low, high=high)
@@ -293,6 +302,7 @@ def _compared(
         costs=costs,
         policies=policies,
         winner=winner,
+        alike=alike,
         runner_up=second,
         difference=difference,
         bootstrap=bootstrap,

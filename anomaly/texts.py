@@ -291,9 +291,13 @@ TEXTS: dict[str, Text] = {
         "fr": "{policy} coûte le moins : {cost} ({low} – {high}) pour 1 000 pièces ; ensuite {next}, {more} de plus "
         "({least} – {most}).",
     },
+    "cost_alike": {
+        "en": "The same decisions: {policies}.",
+        "fr": "Mêmes décisions : {policies}.",
+    },
     "cost_lead_alone": {
-        "en": "{policy}, the only one, costs {cost} ({low} – {high}) per 1,000 parts.",
-        "fr": "{policy}, la seule, coûte {cost} ({low} – {high}) pour 1 000 pièces.",
+        "en": "{policy} costs {cost} ({low} – {high}) per 1,000 parts.",
+        "fr": "{policy} coûte {cost} ({low} – {high}) pour 1 000 pièces.",
     },
     "cost_not_clear": {
         "en": "So few parts do not tell the two apart.",

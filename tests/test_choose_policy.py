@@ -284,5 +284,5 @@ def test_without_the_calibration_pictures_nothing_is_chosen(tmp_path: Path, monk
     sources = SimpleNamespace(inspector=None, joint=None, of_runs=False)
     monkeypatch.setattr(choose_policy, "read_sources", lambda *_: sources)
     args: argparse.Namespace = choose_policy._parser().parse_args(["INSPECTOR", *arguments()])
-    with pytest.raises(DataError, match=r"--manifest with manifest\.json of a run of its split"):
+    with pytest.raises(DataError, match=r"released with its votes\.json"):
         choose_policy.choose(args)

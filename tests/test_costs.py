@@ -137,9 +137,13 @@ def test_of_equal_costs_the_one_with_less_energy_wins_and_then_the_name() -> Non
     twin = SAFE.model_copy(update={"good_mj": 10, "defect_mj": 10})
     assert compare({"A": SAFE, "B": twin}, prices()).winner == "B"
     found = compare({"B": SAFE, "A": SAFE}, prices())
-    assert (found.winner, found.runner_up) == ("A", "B")
-    assert found.difference is not None
-    assert found.difference.cost == 0
+    assert (found.winner, found.alike, found.runner_up) == ("A", ("B",), None)
+    assert found.difference is None
+
+
+def test_the_runner_up_is_the_next_that_decides_differently() -> None:
+    found = compare({"B": SAFE, "A": SAFE, "PRECISE": ALL["PRECISE"]}, prices(miss=1e6))
+    assert (found.winner, found.alike, found.runner_up) == ("A", ("B",), "PRECISE")
 
 
 def test_the_order_is_by_cost_and_the_shares_of_wins_add_up() -> None:

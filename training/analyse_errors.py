@@ -16,18 +16,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from anomaly.emissions import EmissionsMeter
-from anomaly.errors import DataError, VigieError
+from anomaly.errors import DataError
 from anomaly.evaluation import Row, Scored, counting_threshold, score
 from anomaly.inspector import Inspector, load_inspector
 from anomaly.policy import Policy, Verdict, replay
+from anomaly.settings import STARTER
+from training.arguments import command, exit_code
 from training.exception_trials import Trial, trials
 from training.finish import RUN
 from training.hub_data import local_data
 from training.joint_votes import inspector_samples
-from training.report_pictures import Case, _case
+from training.report_pictures import Case, case_of
 from training.report_source import Subject, subject
 
 TEMPLATE = Path(__file__).with_name("errors.html")
@@ -75,38 +77,44 @@ class ErrorsFile(_Frozen):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 done, 1 wrong input, 2 usage."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        prog="python -m training.analyse_errors",
+    parser = command("analyse_errors", __doc__)
+    parser.add_argument(
+        "sources",
+        nargs="*",
+        default=[str(STARTER)],
+        metavar="SOURCE",
+        help="folders of runs, or one inspector (default: the starter)",
     )
-    parser.add_argument("sources", nargs="+", metavar="SOURCE", help="folders of runs, or one inspector")
     parser.add_argument("--data", required=True, help="folder of pictures, or hf://datasets/ORG/NAME@REVISION")
-    parser.add_argument("--out", required=True, type=Path, help="folder for errors.json and errors.html")
+    parser.add_argument("--out", type=Path, default=Path("errors"), help="folder to write to (default errors)")
     parser.add_argument("--revision", help="of an inspector")
     parser.add_argument("--manifest", type=Path, help="of an inspector: manifest.json of a run of its split")
     parser.add_argument("--policy", help="whose errors are shown as pictures (default the inspector's default)")
     parser.add_argument("--category", help="for runs over several categories")
     parser.add_argument("--layout", default="auto", choices=("auto", "folder", "mvtec", "visa"), help="of the data")
     args = parser.parse_args(argv)
-    try:
-        args.out.mkdir(parents=True, exist_ok=True)  # before the work: an hour later is too late to find out
-        about = _subject(args)
-        about.inspector.policy(args.policy)  # an unknown one is refused before the work
-        with tempfile.TemporaryDirectory(prefix="vigie-") as folder:
-            scored = score(about.inspector, about.samples, Path(folder), keep_maps=True, progress=sys.stderr.isatty())
-            found = analyse(scored, data=about.data, pictures=about.pictures, notes=about.notes)
-            shown = args.policy or found.default_policy
-            page = render(found, worst(scored, found, shown), shown)
-    except (VigieError, OSError, ValidationError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+    return exit_code(lambda: write(args))
+
+
+def write(args: argparse.Namespace) -> None:
+    """Writes OUT/errors.json and OUT/errors.html.
+
+    Raises:
+        VigieError: the sources, the data or the policy are not what they should be.
+    """
+    args.out.mkdir(parents=True, exist_ok=True)  # before the work: an hour later is too late to find out
+    about = _subject(args)
+    about.inspector.policy(args.policy)  # an unknown one is refused before the work
+    with tempfile.TemporaryDirectory(prefix="vigie-") as folder:
+        scored = score(about.inspector, about.samples, Path(folder), keep_maps=True, progress=sys.stderr.isatty())
+        found = analyse(scored, data=about.data, pictures=about.pictures, notes=about.notes)
+        shown = args.policy or found.default_policy
+        page = render(found, worst(scored, found, shown), shown)
     (args.out / "errors.json").write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
     (args.out / "errors.html").write_text(page, encoding="utf-8")
     print(
         f"{args.out / 'errors.html'}: {', '.join(f'{n} {len(e)}' for n, e in found.errors.items())} wrong or in review"
     )
-    return 0
 
 
 def _subject(args: argparse.Namespace) -> Subject:
@@ -220,7 +228,7 @@ def worst(scored: Scored, found: ErrorsFile, policy: str) -> list[Case]:
     places = {row.sample.relative: index for index, row in enumerate(scored.rows)}
     order = ("miss", "false alarm", "review", "failed")
     wrong = sorted(found.errors[policy], key=lambda error: (order.index(error.kind), error.label, error.path))
-    return [_case(scored, places[error.path], error.kind) for error in wrong[:_MOST_PICTURES]]
+    return [case_of(scored, places[error.path], error.kind) for error in wrong[:_MOST_PICTURES]]
 
 
 def render(found: ErrorsFile, cases: Sequence[Case], policy: str) -> str:

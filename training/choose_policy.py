@@ -19,8 +19,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from anomaly.costs import Bootstrap, Comparison, Costs, Difference, PolicyCost, compare_jointly
-from anomaly.errors import DataError, VigieError
+from anomaly.errors import DataError
 from anomaly.policy import Policy, check_policy
+from training.arguments import command, exit_code
 from training.cross_validated import FOLDS, cross_validated, folds, grid_of
 from training.joint_votes import Joint
 from training.policy_recipes import generated
@@ -68,6 +69,7 @@ class Choice(_Frozen):
     g_per_kwh: float | None
     policies: dict[str, Candidate]  # the cheapest first
     winner: str
+    alike: tuple[str, ...]
     runner_up: str | None
     difference: Difference | None  # runner-up less winner, paired
     test: Check | None
@@ -77,20 +79,11 @@ class Choice(_Frozen):
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 done, 1 wrong input, 2 usage."""
     args = _parser().parse_args(argv)
-    try:
-        choose(args)
-    except (VigieError, OSError, ValidationError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: choose(args))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        prog="python -m training.choose_policy",
-    )
+    parser = command("choose_policy", __doc__)
     add_sources(parser)
     needed = {
         "--cost-miss": "of a defect that passes as ok",
@@ -238,6 +231,8 @@ def table(choice: Choice) -> list[str]:
 def _words(choice: Choice) -> str:
     best = choice.policies[choice.winner]
     said = f"{choice.winner} costs least: {best.cost:.1f} ({best.low:.1f} – {best.high:.1f})"
+    if choice.alike:
+        said += f", and so do {', '.join(choice.alike)}, which decide alike"
     if choice.runner_up is None or choice.difference is None:
         return f"{said}."
     d = choice.difference

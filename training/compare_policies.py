@@ -7,7 +7,6 @@ OUT/policies.md (a table), OUT/policies.svg and OUT/policies.png (a plot). A par
 there counts as found, a good part there as no false alarm, and both are counted again in a column of their own.
 """
 
-import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,11 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from anomaly import hub
 from anomaly.datasets import GOOD
-from anomaly.errors import DataError, ModelLoadError, VigieError
+from anomaly.errors import DataError, ModelLoadError
 from anomaly.figures import Figures, InspectorMetrics
 from anomaly.guarantees import upper_share
+from anomaly.settings import STARTER
+from training.arguments import command, exit_code
 from training.policy_plot import Panel, Point, draw
 
 _TWO_SIDED = 0.975  # each side of a 95 % interval
@@ -81,28 +82,32 @@ class PoliciesFile(_Frozen):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 done, 1 wrong input, 2 usage."""
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        prog="python -m training.compare_policies",
+    parser = command("compare_policies", __doc__)
+    parser.add_argument(
+        "inspectors",
+        nargs="*",
+        default=[str(STARTER)],
+        metavar="INSPECTOR",
+        help="Hub repo ids or local folders (default: the starter)",
     )
-    parser.add_argument("inspectors", nargs="+", metavar="INSPECTOR", help="Hub repo ids or local folders")
-    parser.add_argument("--out", required=True, type=Path, help="folder for the table, the plot and the JSON")
+    parser.add_argument("--out", type=Path, default=Path("policies"), help="folder to write to (default policies)")
     parser.add_argument("--revision", help="tag, branch or commit of every inspector (default main)")
     args = parser.parse_args(argv)
-    try:
-        found = PoliciesFile(inspectors=tuple(read(source, args.revision) for source in args.inspectors))
-        args.out.mkdir(parents=True, exist_ok=True)
-        (args.out / "policies.json").write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
-        (args.out / "policies.md").write_text(table(found), encoding="utf-8")
-        draw(panels(found), (args.out / "policies.svg", args.out / "policies.png"))
-    except (VigieError, OSError, ValidationError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    print(
-        f"{args.out}: {sum(len(i.policies) for i in found.inspectors)} policies of {len(found.inspectors)} inspectors"
-    )
-    return 0
+    return exit_code(lambda: write(args.inspectors, args.revision, args.out))
+
+
+def write(inspectors: Sequence[str], revision: str | None, out: Path) -> None:
+    """Writes OUT/policies.json, .md, .svg and .png.
+
+    Raises:
+        VigieError: an inspector cannot be had, or was never measured.
+    """
+    found = PoliciesFile(inspectors=tuple(read(source, revision) for source in inspectors))
+    out.mkdir(parents=True, exist_ok=True)
+    (out / "policies.json").write_text(found.model_dump_json(indent=1) + "\n", encoding="utf-8")
+    (out / "policies.md").write_text(table(found), encoding="utf-8")
+    draw(panels(found), (out / "policies.svg", out / "policies.png"))
+    print(f"{out}: {sum(len(i.policies) for i in found.inspectors)} policies of {len(found.inspectors)} inspectors")
 
 
 def read(source: str, revision: str | None = None) -> InspectorRows:

@@ -15,13 +15,12 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from anomaly.calibration import Calibration
-from anomaly.errors import DataError, VigieError
+from anomaly.errors import DataError
 from anomaly.guarantees import upper_share
 from anomaly.inspector import Inspector
 from anomaly.policy import Policy
+from training.arguments import command, exit_code
 from training.joint_votes import Joint, Tally, left_out, tally
 from training.policy_recipes import generated, heard
 from training.policy_sources import add_sources, read_sources
@@ -31,20 +30,11 @@ from training.risk_control import controlled_policy, least_defects
 def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 done, 1 wrong input, 2 usage."""
     args = _parser().parse_args(argv)
-    try:
-        make(args)
-    except (VigieError, OSError, ValidationError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+    return exit_code(lambda: make(args))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        prog="python -m training.make_policies",
-    )
+    parser = command("make_policies", __doc__)
     add_sources(parser)
     parser.add_argument("--out", required=True, type=Path, help="folder for a JSON file of each policy")
     both = "with the other bound, adds CONTROLLED: thresholds tuned together so that both hold with --confidence"
