@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: setup demo test check bench starter screenshots
+.PHONY: setup demo test check bench starter policies screenshots
 
 setup: $(VENV)/.ready
 
@@ -30,6 +30,11 @@ bench: setup
 
 starter: setup
 	$(BIN)/python -m training.build_starter --out starter
+
+policies: setup
+	$(BIN)/python -m training.compare_policies --revision v2 --out docs/policies
+	$(BIN)/python -m training.choose_policy --revision v2 --cost-miss 50 --cost-false-alarm 1 --cost-review 5 --prevalence 0.02 \
+	    --out docs/policies > docs/policies/choice.txt
 
 screenshots: setup
 	PYTHONPATH=. $(BIN)/python tests/screenshots.py

@@ -8,7 +8,7 @@ print(inspection.report.decision)
 
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 if TYPE_CHECKING:
     from anomaly.errors import VigieError

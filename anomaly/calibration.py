@@ -1,4 +1,4 @@
-"""Held-out scores -> thresholds and p-values. A score equal to a threshold is a defect, everywhere.
+"""Held-out scores -> thresholds, p-values, probabilities. A score equal to a threshold is a defect, everywhere.
 
 p-values are split-conformal (Vovk et al. 2005; Bates et al. 2023, arXiv 2104.08279): with n held-out good images no
 p-value is below 1/(n + 1), and a good part falls at or below a level `far` with at most that probability, as long as
@@ -7,7 +7,7 @@ it comes from the same production as the held-out ones.
 
 import math
 from bisect import bisect_left
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import count, pairwise
 from pathlib import Path
 from typing import Annotated, Literal, Self
@@ -17,9 +17,11 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from anomaly.errors import CalibrationError, ModelLoadError
+from anomaly.probability import ProbabilityMap
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
-ThresholdName = Literal["far", "f1", "f2", "safe"]
+ThresholdName = Literal["far", "f1", "f2", "youden", "safe"]
+PROBABILITIES = tuple(percent / 100 for percent in range(50, 100))  # 0.50, 0.51 .. 0.99: the rows of `sweep`
 
 
 class _Frozen(BaseModel):
@@ -63,6 +65,7 @@ class Calibration(_Frozen):
     thresholds: dict[ThresholdName, Threshold]
     heatmap: HeatmapScale | None = None
     pixel: PixelThreshold | None = None  # None without heatmaps, and in files from before it was set
+    probability: ProbabilityMap | None = None  # None with too few labelled defects, and in files from before it was set
 
     @model_validator(mode="after")
     def _sorted(self) -> Self:
@@ -103,6 +106,7 @@ def calibrate(
     far: float = 0.05,
     heatmap: HeatmapScale | None = None,
     pixel: PixelThreshold | None = None,
+    probability: ProbabilityMap | None = None,
 ) -> Calibration:
     """Sets the thresholds from held-out scores.
 
@@ -113,6 +117,7 @@ def calibrate(
         far: the false-alarm level that is asked for, in (0, 1).
         heatmap: the scale, for a detector that gives heatmaps.
         pixel: its threshold, likewise.
+        probability: fitted to these very scores, by `training.probability.fit_probability`.
 
     Raises:
         CalibrationError: a score is not finite, or there are too few good images for the level.
@@ -123,8 +128,9 @@ def calibrate(
     thresholds: dict[ThresholdName, Threshold] = {"far": _far(ok, far)}
     if bad:
         thresholds |= {
-            "f1": _counted(_best_f(ok, bad, beta=1), ok, bad),
-            "f2": _counted(_best_f(ok, bad, beta=2), ok, bad),
+            "f1": _best(lambda counts: _f_beta(counts, beta=1), ok, bad),
+            "f2": _best(lambda counts: _f_beta(counts, beta=2), ok, bad),
+            "youden": _best(_youden, ok, bad),
             "safe": _counted(_below(bad[0], ok), ok, bad),
         }
     return Calibration(
@@ -134,6 +140,35 @@ def calibrate(
         thresholds=thresholds,
         heatmap=heatmap,
         pixel=pixel,
+        probability=probability,
+    )
+
+
+class SweepRow(_Frozen):
+    """What a cut in probability did on the calibration parts. They also shaped the probabilities: no promise."""
+
+    probability: float  # parts of at least this probability are defects
+    false_alarms: int
+    good: int
+    missed: int
+    defects: int
+
+
+def sweep(calibration: Calibration, probabilities: Sequence[float] = PROBABILITIES) -> tuple[SweepRow, ...]:
+    """Counts at every one of these probabilities of a defect; none at all where there are no probabilities."""
+    if calibration.probability is None:
+        return ()
+    good = [calibration.probability.of(score) for score in calibration.good_scores]  # ascending, as the scores are
+    defects = [calibration.probability.of(score) for score in calibration.defect_scores]
+    return tuple(
+        SweepRow(
+            probability=level,
+            false_alarms=len(good) - bisect_left(good, level),
+            good=len(good),
+            missed=bisect_left(defects, level),
+            defects=len(defects),
+        )
+        for level in probabilities
     )
 
 
@@ -200,17 +235,23 @@ def _below(score: float, scores: list[float]) -> float:
     return middle if lower == 0 or middle > scores[lower - 1] else score  # between neighbouring floats there is nothing
 
 
-def _best_f(good: list[float], defects: list[float], beta: float) -> float:
-    """The cut of the largest F-beta; of equal ones the lowest, for a miss costs more than a false alarm."""
-    everything = sorted({*good, *defects})
+def _best(figure: Callable[[Threshold], float], good: list[float], defects: list[float]) -> Threshold:
+    """The cut of the largest figure; of equal ones the lowest, for a miss costs more than a false alarm.
 
-    def f_beta(cut: float) -> float:
-        counts = _counted(cut, good, defects)
-        hits = counts.defects - counts.missed
-        return (1 + beta**2) * hits / ((1 + beta**2) * hits + beta**2 * counts.missed + counts.false_alarms)
+    The figure may not fall when there are fewer false alarms and as many misses: so the best cut is at a defect.
+    """
+    best = max(defects, key=lambda cut: figure(_counted(cut, good, defects)))  # max keeps the first: the lowest
+    return _counted(_below(best, sorted({*good, *defects})), good, defects)
 
-    best = max(sorted(defects), key=f_beta)  # max keeps the first, that is the lowest; the best cut is at a defect
-    return _below(best, everything)
+
+def _f_beta(counts: Threshold, beta: float) -> float:
+    hits = counts.defects - counts.missed
+    return (1 + beta**2) * hits / ((1 + beta**2) * hits + beta**2 * counts.missed + counts.false_alarms)
+
+
+def _youden(counts: Threshold) -> int:
+    """Youden's J (1950), the true-positive less the false-positive rate, times good and defects: whole, so ties tie."""
+    return (counts.defects - counts.missed) * counts.good - counts.false_alarms * counts.defects
 
 
 def read_calibration(path: Path) -> CalibrationFile:

@@ -14,12 +14,14 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound, TemplateRuntimeError
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from anomaly.calibration import Calibration, Threshold, ThresholdName, read_calibration
+from anomaly.calibration import Calibration, Threshold, ThresholdName, read_calibration, sweep
 from anomaly.datasets import GOOD
 from anomaly.detectors import DETECTORS, DetectorConfig
 from anomaly.errors import ModelLoadError, VigieError
 from anomaly.figures import DataFigures, Estimate, Figures, InspectorMetrics, ModelMetrics, TrainingFigures
+from anomaly.guarantees import guarantees, promise
 from anomaly.inspector import INSPECTOR_FILE, InspectorFile
+from anomaly.probability import Kind, why_no_probability
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
@@ -28,6 +30,7 @@ TEXTS = Path(__file__).resolve().parent.parent / "model_cards"
 
 _M = TypeVar("_M", bound=BaseModel)
 _HUB_ID = re.compile(r"(?![.~])[\w.-]+/[\w.-]+(@[\w.-]+)?")
+_SWEEP = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # rows of the card
 _PATH_SETTINGS = ("data", "out", "weights")
 
 
@@ -330,7 +333,14 @@ def _render(template: str, **values: object) -> str:
         "quoted": lambda text: json.dumps(text, ensure_ascii=False),
         "significant": _significant,
     }
-    environment.globals["meaning"] = threshold_meaning
+    environment.globals |= {
+        "curve": curve_meaning,
+        "guarantees": guarantees,
+        "promise": promise,
+        "meaning": threshold_meaning,
+        "no_probability": _no_probability,
+        "sweep": lambda calibration: sweep(calibration, _SWEEP),
+    }
     try:
         text = environment.get_template(template).render(**values)
     except TemplateNotFound as error:
@@ -379,5 +389,23 @@ def threshold_meaning(name: ThresholdName, threshold: Threshold) -> str:
             return "the largest F1 on the calibration images"
         case "f2":
             return "the largest F2 on them: a miss weighs more than a false alarm"
+        case "youden":
+            return "the largest Youden's J on them: share of defects rejected less share of good images rejected"
         case "safe":
             return "the highest cut that lets none of the calibration defects pass"
+
+
+def curve_meaning(kind: Kind) -> str:
+    """How a score becomes a probability, in words."""
+    match kind:
+        case "temperature":
+            return "a logistic curve of one parameter (temperature)"
+        case "platt":
+            return "a logistic curve of two parameters (Platt)"
+        case "isotonic":
+            return "a rising line through knots (isotonic regression)"
+
+
+def _no_probability(calibration: Calibration) -> str:
+    missing = why_no_probability(len(calibration.good_scores), len(calibration.defect_scores))
+    return missing or "this calibration is from before probabilities were fitted, or was made without"

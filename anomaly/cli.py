@@ -1,4 +1,4 @@
-"""The command line: inspect, evaluate, revisions, pull. Exit code 0 done, 1 wrong input, 2 usage."""
+"""The command line: inspect, evaluate, compare, drift and more. Exit code 0 done, 1 wrong input, 2 usage."""
 
 import json
 import sys
@@ -98,6 +98,85 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    revisions: Annotated[tuple[str, str], typer.Option(help="two of tag, branch or commit, such as v1 v2")],
+    data: Annotated[Path, typer.Option(help="folder of labelled pictures, or any folder of pictures")],
+    inspector: InspectorOption = str(STARTER),
+    policy: Annotated[str | None, typer.Option(help="by default the default one of each revision")] = None,
+    out: Annotated[Path | None, typer.Option("--json", dir_okay=False, help="file to write")] = None,
+    layout: Annotated[str, typer.Option(help="auto, folder, mvtec or visa")] = "auto",
+    country: CountryOption = None,
+) -> None:
+    """Say where two revisions of an inspector decide differently, who is right, and what each costs."""
+    from anomaly.compare import compare as compare_on
+    from anomaly.compare import pictures_of
+    from anomaly.compare_text import in_words
+    from anomaly.inspector import load_inspector
+
+    if layout not in ("auto", "folder", "mvtec", "visa"):
+        raise typer.BadParameter(f"{layout!r} is not one of auto, folder, mvtec, visa", param_hint="--layout")
+    meter = _meter(country)
+    first, second = (load_inspector(inspector, revision, meter=meter) for revision in revisions)
+    samples, labelled = pictures_of(data, first.file.category, layout)  # type: ignore[arg-type]
+    if out is not None:
+        out.parent.mkdir(parents=True, exist_ok=True)
+    found = compare_on(first, second, samples, data=data.resolve().name, labelled=labelled, policy=policy)
+    if out is not None:
+        out.write_text(found.model_dump_json(indent=1) + "\n")
+    typer.echo(in_words(found))
+
+
+@app.command()
+def drift(
+    log: Annotated[Path, typer.Argument(metavar="LOG.jsonl", help="reports, one a line, as inspect --json writes")],
+    inspector: Annotated[
+        str | None,
+        typer.Option(help="whose calibration to compare with; by default the first parts of the log stand in"),
+    ] = None,
+    revision: RevisionOption = None,
+    member: Annotated[str | None, typer.Option(help="only this detector")] = None,
+    window: Annotated[int, typer.Option(min=10, help="latest parts for the Kolmogorov-Smirnov test")] = 100,
+    level: Annotated[float, typer.Option(help="probability that the alarm is ever false, in (0, 1)")] = 0.01,
+    prevalence: Annotated[float, typer.Option(help="share of defects that is usual, in [0, 0.5)")] = 0.05,
+    as_json: Annotated[bool, typer.Option("--json", help="print JSON")] = False,
+) -> None:
+    """Say whether the scores of production have moved, member by member. A drift that is found is exit code 0, too."""
+    from anomaly.drift import DriftSettings
+    from anomaly.drift_log import watch
+
+    if revision is not None and inspector is None:
+        raise typer.BadParameter("goes with --inspector", param_hint="--revision")
+    try:
+        settings = DriftSettings(window=window, level=level, prevalence=prevalence)
+    except ValidationError as error:
+        wrong = error.errors()[0]
+        raise typer.BadParameter(wrong["msg"], param_hint=f"--{wrong['loc'][0]}") from error
+    report = watch(log, settings, inspector=inspector, revision=revision, member=member)
+    for number, why in report.wrong_lines.items():
+        typer.echo(f"{log}, line {number}: no report: {why}", err=True)
+    if as_json:
+        typer.echo(report.model_dump_json(indent=1))
+        return
+    wrong_lines = f", {len(report.wrong_lines)} lines that are none" if report.wrong_lines else ""
+    repeats = f", {report.repeats} of them on pictures seen before" if report.repeats else ""
+    typer.echo(f"{log}: {report.reports} reports{repeats}{wrong_lines}")
+    for row in report.members:
+        name = f"{row.category} {row.member}@{row.commit[:12]}"
+        failed = f"; {row.failed} parts without a vote" if row.failed else ""
+        if row.finding is None:
+            typer.echo(f"{name}: not known, {row.note}{failed}")
+            continue
+        found = row.finding
+        ks = "-" if found.ks_p is None else f"{found.ks_p:.3g}"
+        typer.echo(
+            f"{name}: {'DRIFT' if found.drift else 'no drift'}; {found.parts} parts against {row.reference}; "
+            f"martingale maximum {found.maximum:.3g} (alarm at {found.alarm_at:.3g}); KS p {ks}{failed}"
+            f"{f'; {row.chosen} votes left out, on parts that others were unsure of' if row.chosen else ''}"
+        )
+        typer.echo(f"  {found.text['en']}")
+
+
+@app.command()
 def revisions(inspector: InspectorOption = str(STARTER)) -> None:
     """List tags, branches and recent commits."""
     from anomaly import hub
@@ -125,6 +204,14 @@ def pull(
     else:
         folder = hub.download(place, commit, MODEL_FILES)
         typer.echo(f"{repo}@{commit}: {load_detector(folder).detector.kind} in {folder}")
+
+
+@app.command()
+def policy_schema() -> None:
+    """Print the JSON schema of policies, which editors check a policy against while it is typed."""
+    from anomaly.policy import Policy
+
+    typer.echo(json.dumps(Policy.model_json_schema(), indent=1))
 
 
 def _save_heatmaps(

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import math
 import platform
 import tempfile
 from collections import Counter
@@ -21,7 +22,7 @@ from anomaly.emissions import shares
 from anomaly.figures import Counts, Figures, Spread
 from anomaly.inspector import Ballot, Inspector
 from anomaly.metrics import confusion, image_auroc, pixel_scores
-from anomaly.policy import Decision, Policy, Vote, next_step, votes_needed
+from anomaly.policy import CascadeRule, Policy, Vote, WeightedRule, replay, votes_needed
 from anomaly.render import mean_map
 
 Maps = Mapping[str, NDArray[np.float32]]
@@ -165,7 +166,8 @@ def score(
         if with_masks:
             masks.append(read_mask(sample, size))
             for name, policy in inspector.policies.items():
-                if (mean := policy_map(inspector, policy, drawn)) is not None:
+                asked = replay({n: ballot.vote for n, ballot in ballots.items()}, policy)[1]
+                if (mean := policy_map(inspector, policy, {n: drawn[n] for n in asked if n in drawn})) is not None:
                     policy_maps[name].add(index, mean)
         light = {name: dataclasses.replace(ballot, heatmap=None) for name, ballot in ballots.items()}
         rows.append(Row(sample, size, light, shares(energy, durations)))
@@ -191,7 +193,7 @@ def summarise(scored: Scored, *, data: str, split: str) -> Evaluation:
         split=split,
         counts=dict(Counter(row.sample.label for row in scored.rows)),
         members={name: _member_figures(scored, name) for name in inspector.members},
-        policies={name: _policy_figures(scored, policy) for name, policy in inspector.policies.items()},
+        policies={name: policy_figures(scored, policy) for name, policy in inspector.policies.items()},
         default_policy=inspector.file.default_policy,
         energy_mj_per_image=_mean([value for value in whole if value > 0]),
         hardware=hardware(),
@@ -203,7 +205,7 @@ def summarise(scored: Scored, *, data: str, split: str) -> Evaluation:
 def counting_threshold(inspector: Inspector, name: str) -> ThresholdName:
     """The threshold that a member's counts are at: the default policy's, or `far`, which every member has."""
     wanted = inspector.policy().rule.threshold
-    return wanted if wanted in inspector.members[name].calibration.thresholds else "far"
+    return next((key for key in inspector.members[name].calibration.thresholds if key == wanted), "far")
 
 
 def policy_map(inspector: Inspector, policy: Policy, drawn: Maps) -> NDArray[np.float32] | None:
@@ -216,17 +218,39 @@ def policy_map(inspector: Inspector, policy: Policy, drawn: Maps) -> NDArray[np.
     return mean_map({name: drawn[name] for name in scales}, scales) if scales else None
 
 
-def policy_score(inspector: Inspector, policy: Policy, votes: Mapping[str, Vote]) -> float:
+def policy_score(inspector: Inspector, policy: Policy, votes: Mapping[str, Vote]) -> float | None:
     """How far the policy is from `defect`: >= 0 exactly when enough members reach their threshold.
 
-    The margin of the member that tips the count, in interquartile ranges of its good scores.
+    The margin of the member that tips the count, in interquartile ranges of its good scores; of a weighted rule the
+    mean probability of those that voted, less the rule's. None for a cascade and for a policy with exceptions: pictures
+    that were decided on different grounds have no common scale.
     """
+    rule = policy.rule
+    if isinstance(rule, CascadeRule) or policy.exceptions:
+        return None
+    if isinstance(rule, WeightedRule):
+        said = {name: votes[name].probability or 0.0 for name in rule.members if name in votes}
+        weights = math.fsum(rule.weights[name] for name in said)
+        return math.fsum(rule.weights[name] * share for name, share in said.items()) / weights - rule.probability
     margins = sorted(
-        inspector.members[name].calibration.margin(votes[name].score, policy.rule.threshold)
-        for name in policy.rule.members
+        inspector.members[name].calibration.margin(votes[name].score, rule.threshold)
+        for name in rule.members
         if name in votes
     )
-    return margins[-votes_needed(policy.rule, len(margins))]
+    return margins[-min(votes_needed(rule, len(margins)), len(margins))]
+
+
+def cost_ms(ballots: Mapping[str, Ballot], asked: Iterable[str]) -> float:
+    """How long these members alone would have taken: a trunk that one of them needs runs whole.
+
+    Args:
+        ballots: of all members, asked at once.
+        asked: some of them.
+    """
+    asked = set(asked)
+    passes = {ballots[name].inputs for name in asked}
+    own = sum(ballots[name].duration_ms - ballots[name].shared_ms for name in asked)
+    return own + sum(ballot.shared_ms for ballot in ballots.values() if ballot.inputs in passes)
 
 
 def _member_figures(scored: Scored, name: str) -> Figures:
@@ -252,40 +276,44 @@ def _member_figures(scored: Scored, name: str) -> Figures:
     )
 
 
-def _policy_figures(scored: Scored, policy: Policy) -> Figures:
-    labels, verdicts, margins = [], [], []
-    durations, energies = [], []
+def policy_figures(scored: Scored, policy: Policy) -> Figures:
+    """Of the inspector under one policy, as it is for the category."""
+    labels, verdicts, durations = [], [], []
+    energies: list[float] = []
+    margins: list[tuple[bool, float]] = []
+    failed = 0
     for row in scored.rows:
         votes = {name: ballot.vote for name, ballot in row.ballots.items()}
-        decision = next_step(votes, policy)
-        assert isinstance(decision, Decision)  # every member was asked
+        decision, asked = replay(votes, policy)
         labels.append(row.sample.is_defect)
         verdicts.append(decision.verdict)
-        cast = {n: v for n in policy.rule.members if isinstance(v := votes[n], Vote)}
-        if cast:
-            margins.append((row.sample.is_defect, policy_score(scored.inspector, policy, cast)))
-        asked = {*policy.rule.members, *policy.advisory}  # what an inspection runs
-        durations.append(sum(row.ballots[name].duration_ms for name in asked))
-        energies.append([e for name in asked if (e := row.energy_mj[name]) is not None])
+        cast = {n: v for n in asked if n in policy.rule.members and isinstance(v := votes[n], Vote)}
+        failed += not cast
+        if cast and (margin := policy_score(scored.inspector, policy, cast)) is not None:
+            margins.append((row.sample.is_defect, margin))
+        durations.append(cost_ms(row.ballots, asked))
+        if parts := [e for e in row.energy_mj.values() if e is not None]:
+            whole = sum(ballot.duration_ms for ballot in row.ballots.values())
+            energies.append(sum(parts) * durations[-1] / whole if whole > 0 else 0.0)
     found = confusion(labels, verdicts)
     return Figures(
         image_auroc=image_auroc([d for d, _ in margins], [margin for _, margin in margins]) if margins else None,
-        **_pixel_figures(scored, scored.policy_maps[policy.name]),
+        **_pixel_figures(scored, scored.policy_maps.get(policy.name)),
         threshold=policy.rule.threshold,
         tp=found.tp,
         fp=found.fp,
         fn=found.fn,
         tn=found.tn,
         review=found.review,
-        failed=len(scored.rows) - len(margins),
+        failed=failed,
         latency_ms=_spread(durations),
-        energy_mj=_mean([sum(parts) for parts in energies if parts]),
+        energy_mj=_mean(energies),
     )
 
 
-def _pixel_figures(scored: Scored, maps: HeatmapStore) -> dict[str, float | None]:
+def _pixel_figures(scored: Scored, maps: HeatmapStore | None) -> dict[str, float | None]:
     """None unless there is a mask and a heatmap for every picture: a figure over some of them would flatter."""
-    if not scored.masks or len(maps) != len(scored.rows):
+    if maps is None or not scored.masks or len(maps) != len(scored.rows):
         return {"pixel_auroc": None, "au_pro": None}
     pixels = pixel_scores(scored.masks, maps.read())
     return {"pixel_auroc": pixels.area(np.ones(pixels.defect.size)), "au_pro": pixels.area(pixels.weight, limit=0.3)}

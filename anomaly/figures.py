@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, JsonValue
 
+from anomaly.costs import Outcomes
+
 
 class _Frozen(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -195,3 +197,4 @@ class InspectorMetrics(_Frozen):
     hardware: str
     country: str
     versions: dict[str, str]
+    held_out: dict[str, Outcomes | None] = {}  # by policy: cross-validated on the calibration pictures; None: not yet

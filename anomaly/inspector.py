@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -20,9 +20,11 @@ from anomaly.calibration import Calibration
 from anomaly.detectors import Boxes, Detector, DetectorOutput
 from anomaly.emissions import Emissions, EmissionsMeter, shares
 from anomaly.errors import InspectionError, ModelLoadError, PolicyError
+from anomaly.explain import explain
 from anomaly.images import ImageLimits, RgbImage, digest
 from anomaly.model_repo import MODEL_FILES, load_detector
-from anomaly.policy import Decision, Failure, Policy, Vote, check_policy, next_step
+from anomaly.policy import Cut, Decision, Failure, Policy, Vote, cast_vote, check_policy, next_step
+from anomaly.policy_check import least_score, problems
 from anomaly.report import BoxRow, MemberVote, Report
 
 INSPECTOR_FILE = "inspector.json"
@@ -74,6 +76,8 @@ class Ballot:
     heatmap: NDArray[np.float32] | None = None  # (H, W), the detector's own units
     class_shares: dict[str, float] | None = None
     boxes: Boxes | None = None  # a trained localiser's: all of them, also those below the threshold of pixels
+    inputs: str = ""  # of the detector: equal for those that share a trunk pass
+    shared_ms: float = 0.0  # the part of `duration_ms` that is its part of that pass
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,13 +104,15 @@ class Inspector:
     ) -> None:
         self.file = file
         self.members = {member.ref.name: member for member in members}
-        self.policies = {policy.name: policy for policy in file.policies}
+        self.policies = {policy.name: policy.for_category(file.category) for policy in file.policies}
         self.source, self.revision, self.commit = source, revision, commit
         self.meter = meter
         self._device = device
         calibrations = {name: member.calibration for name, member in self.members.items()}
+        heads = {name: _own_types(member.detector, file.category) for name, member in self.members.items()}
+        types = {name: tuple(own.values()) for name, own in heads.items() if own}
         for policy in file.policies:
-            check_policy(policy, calibrations)
+            check_policy(policy, calibrations, category=file.category, types=types)
         if file.default_policy not in self.policies:
             raise PolicyError(f"default_policy {file.default_policy!r} is not among {sorted(self.policies)}")
         _share_trunks([member.detector for member in members])
@@ -135,16 +141,21 @@ class Inspector:
         rule = self.policy(policy)
         started = time.perf_counter()
         ballots: dict[str, Ballot] = {}
+        passes: dict[str, dict[int, Tensor]] = {}
         with self.meter.measure() as measurement:
             step = next_step({}, rule)
             while not isinstance(step, Decision):
-                ballots |= self.ballots(image, step.members)
-                step = next_step({name: ballot.vote for name, ballot in ballots.items()}, rule)
+                ballots |= self.ballots(image, step.members, passes)
+                votes = {name: ballot.vote for name, ballot in ballots.items()}
+                step = next_step(votes, rule)
         if measurement.emissions is None:
             raise InspectionError("the emissions of this inspection were not recorded")
+        duration_ms = (time.perf_counter() - started) * 1e3
+        calibrations = {name: member.calibration for name, member in self.members.items()}
         report = Report(
             decision=step.verdict,
             reason=step.reason,
+            explanation=explain(votes, rule, step, calibrations),
             category=self.file.category,
             inspector=self.source,
             revision=revision or self.revision,
@@ -155,7 +166,7 @@ class Inspector:
             image_sha256=digest(image),
             votes=self._rows(ballots, step, rule, measurement.emissions),
             emissions=measurement.emissions,
-            duration_ms=(time.perf_counter() - started) * 1e3,
+            duration_ms=duration_ms,
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             version=__version__,
             warnings=tuple(warnings),
@@ -164,33 +175,39 @@ class Inspector:
         return Inspection(report, heatmaps)
 
     @torch.no_grad()  # not inference_mode: Grad-CAM needs a gradient of what the network gave
-    def ballots(self, image: RgbImage, names: Collection[str]) -> dict[str, Ballot]:
+    def ballots(
+        self, image: RgbImage, names: Collection[str], passes: dict[str, dict[int, Tensor]] | None = None
+    ) -> dict[str, Ballot]:
         """Runs these members; a trunk that several stand on runs once.
 
         Args:
             image: uint8 (H, W, 3) RGB.
             names: of members.
+            passes: what trunks gave for this very image before, by `Detector.input_key`; what is new is added.
 
         Returns:
             A ballot for each, whatever happens: a crash or a score that is not finite is a Failure.
         """
         tensor = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float() / 255
+        passes = {} if passes is None else passes
         groups: dict[str, list[Member]] = {}
         for name in names:
             groups.setdefault(self.members[name].detector.input_key(), []).append(self.members[name])
         ballots: dict[str, Ballot] = {}
-        for members in groups.values():
+        for key, members in groups.items():
             started = time.perf_counter()
             layers = frozenset().union(*(member.detector.layers for member in members))
             try:
-                inputs = members[0].detector.inputs(tensor, layers)
+                if not layers <= passes.get(key, {}).keys():
+                    passes[key] = members[0].detector.inputs(tensor, layers)
             except Exception as error:  # whatever happens in a network, it is no vote for ok
                 failed = Failure(members[0].ref.name, f"the trunk failed: {_one_line(error)}")
                 ballots |= {m.ref.name: Ballot(Failure(m.ref.name, failed.reason), 0.0) for m in members}
                 continue
             shared_ms = (time.perf_counter() - started) * 1e3 / len(members)
             for member in members:
-                ballots[member.ref.name] = self._ballot(member, inputs, image, shared_ms)
+                ballot = self._ballot(member, passes[key], image, shared_ms)
+                ballots[member.ref.name] = replace(ballot, inputs=key, shared_ms=shared_ms)
         return {name: ballots[name] for name in names}
 
     def _ballot(self, member: Member, inputs: Mapping[int, Tensor], image: RgbImage, shared_ms: float) -> Ballot:
@@ -210,8 +227,7 @@ class Inspector:
             return Ballot(Failure(name, f"it crashed: {_one_line(error)}"), duration_ms())
         if not math.isfinite(score) or (heatmap is not None and not np.isfinite(heatmap).all()):
             return Ballot(Failure(name, f"its score or heatmap is not finite (score {score})"), duration_ms())
-        thresholds = {key: threshold.value for key, threshold in member.calibration.thresholds.items()}
-        vote = Vote(name, score, member.calibration.p_value(score), thresholds)
+        vote = cast_vote(name, score, member.calibration, class_shares)
         return Ballot(vote, duration_ms(), heatmap, class_shares, boxes)
 
     def _boxes(self, member: Member, output: DetectorOutput, heatmap: NDArray[np.float32] | None) -> Boxes | None:
@@ -229,6 +245,7 @@ class Inspector:
         for name, ballot in ballots.items():
             ref, vote = self.members[name].ref, ballot.vote
             cast = vote if isinstance(vote, Vote) else None
+            threshold_name, threshold = _line(decision.cuts[name], self.members[name].calibration)
             rows.append(
                 MemberVote(
                     member=name,
@@ -236,11 +253,12 @@ class Inspector:
                     repo=ref.repo,
                     commit=ref.commit,
                     verdict=decision.verdicts.get(name, "failed"),
-                    counted=name in policy.rule.members,
+                    counted=name in policy.members,
                     score=cast.score if cast else None,
-                    threshold_name=policy.rule.threshold,
-                    threshold=self.members[name].calibration.thresholds[policy.rule.threshold].value,
+                    threshold_name=threshold_name,
+                    threshold=threshold,
                     p_value=cast.p_value if cast else None,
+                    probability=cast.probability if cast else None,
                     class_shares=ballot.class_shares,
                     boxes=_box_rows(ballot.boxes, self.members[name].calibration, self.file.category),
                     duration_ms=ballot.duration_ms,
@@ -279,7 +297,9 @@ def load_at(
     try:
         file = InspectorFile.model_validate_json((folder / INSPECTOR_FILE).read_bytes())
     except ValidationError as error:
-        raise ModelLoadError(f"{place.repo_id}@{commit[:12]}: {INSPECTOR_FILE}: {error}") from error
+        raise ModelLoadError(
+            f"{place.repo_id}@{commit[:12]}: {INSPECTOR_FILE}: {problems(error, InspectorFile)}"
+        ) from error
     members = [_load_member(place, ref, file.category, device) for ref in file.members]
     return Inspector(
         file,
@@ -319,16 +339,29 @@ def _share_trunks(detectors: Sequence[Detector]) -> None:
             detector.trunk = seen.setdefault(detector.trunk.fingerprint(), detector).trunk
 
 
-def _class_shares(detector: Detector, output: DetectorOutput, category: str) -> dict[str, float] | None:
-    """Softmax over the classes of this category.
+def _own_types(detector: Detector, category: str) -> dict[int, str]:
+    """The classes of this category that a type head tells apart, by their place; none for a detector without one.
 
     A network for several categories names its classes "category/type"; what cannot be on this part is left out.
     """
-    classes: tuple[str, ...] | None = getattr(detector.config, "classes", None)
-    if output.class_logits is None or classes is None:
-        return None
+    classes: tuple[str, ...] = getattr(detector.config, "classes", ())
     own = {i: name.removeprefix(f"{category}/") for i, name in enumerate(classes)}
-    own = {i: name for i, name in own.items() if "/" not in name}
+    return {i: name for i, name in own.items() if "/" not in name}
+
+
+def _line(cut: Cut, calibration: Calibration) -> tuple[str, float]:
+    """The name and the score of a cut; of `far`, where every score or none reaches the cut."""
+    least = least_score(cut, calibration)
+    if least is None or math.isinf(least):
+        return "far", calibration.thresholds["far"].value
+    return str(cut), least
+
+
+def _class_shares(detector: Detector, output: DetectorOutput, category: str) -> dict[str, float] | None:
+    """Softmax over the classes of this category."""
+    own = _own_types(detector, category)
+    if output.class_logits is None or not own:
+        return None
     shares = output.class_logits[0][list(own)].softmax(dim=0)
     return dict(zip(own.values(), shares.tolist(), strict=True))
 

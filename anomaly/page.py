@@ -11,11 +11,14 @@ import gradio as gr
 from gradio.utils import get_upload_folder
 
 from anomaly import panels, render, serving
+from anomaly.cost_panel import CostPanel, cost_panel, wire_costs
+from anomaly.drift_panel import drift_html
 from anomaly.errors import VigieError
 from anomaly.hub import parse_source
 from anomaly.policy import Text
 from anomaly.settings import STARTER, Settings
 from anomaly.texts import LANGUAGES, Language, language_of, say
+from anomaly.why_panel import promises_html, why_html
 
 Picture = dict[str, Any] | None  # gradio's FileData, taken raw: its own preprocessing fails without a message
 Asked = tuple[str, str, str, str]  # path of the picture, inspector, revision, policy
@@ -56,12 +59,17 @@ class Page:
     view: gr.Radio
     opacity: gr.Slider
     legend: gr.HTML
+    why: gr.HTML
     votes: gr.HTML
+    promises: gr.HTML
     emissions: gr.HTML
     members: gr.HTML
     details: gr.Accordion
     report: gr.JSON
     download: gr.Button
+    moved: gr.Accordion
+    drift: gr.HTML
+    costs: CostPanel
 
 
 def words(language: Language) -> dict[str, dict[str, Any]]:
@@ -84,6 +92,7 @@ def words(language: Language) -> dict[str, dict[str, Any]]:
         "legend": {"value": panels.legend_html(language)},
         "details": {"label": say("report", language)},
         "download": {"value": say("download", language)},
+        "moved": {"label": say("drift", language)},
     }
 
 
@@ -122,15 +131,21 @@ def layout(settings: Settings) -> Page:
                         view = gr.Radio([], elem_id="view", **texts["view"])
                         opacity = gr.Slider(0, 1, render.OPACITY, step=0.05, elem_id="opacity", **texts["opacity"])
                         legend = gr.HTML(padding=False, **texts["legend"])
+                why = gr.HTML(padding=False, elem_id="why")
                 votes = gr.HTML(padding=False, elem_id="votes")
+                promises = gr.HTML(padding=False, elem_id="promises")
                 emissions = gr.HTML(padding=False, elem_id="emissions")
                 members = gr.HTML(padding=False, elem_id="members")
                 with gr.Accordion(open=False, elem_id="report", **texts["details"]) as details:
                     report = gr.JSON(show_label=False)
                 download = gr.Button(size="sm", elem_id="download", **texts["download"])
+            with gr.Accordion(open=False, elem_id="moved", **texts["moved"]) as moved:
+                drift = gr.HTML(padding=False, elem_id="drift")
+            costs = cost_panel()
     return Page(
         header, language, picture, examples, inspector, revision, policy, inspect, verdict, results,
-        overlay, view, opacity, legend, votes, emissions, members, details, report, download,
+        overlay, view, opacity, legend, why, votes, promises, emissions, members, details, report, download,
+        moved, drift, costs,
     )  # fmt: skip
 
 
@@ -143,8 +158,10 @@ def _examples(settings: Settings, picture: gr.Image, label: str) -> gr.Dataset |
 
 def wire(demo: gr.Blocks, page: Page, settings: Settings) -> None:
     """Connects what a person does to what the page shows."""
-    wire_choices(demo, page, settings)
-    show_again = wire_inspection(page, settings)
+    follow, picked = wire_costs(page.costs, (page.inspector, page.revision, page.policy), page.language, settings)
+    wire_choices(demo, page, settings, follow, picked)
+    show_again = wire_inspection(page, settings, picked)
+    wire_drift(page, settings)
 
     def translate(language: Language) -> list[Any]:
         return [gr.update(**texts) for name, texts in words(language).items() if getattr(page, name) is not None]
@@ -153,8 +170,16 @@ def wire(demo: gr.Blocks, page: Page, settings: Settings) -> None:
     show_again(page.language.change(translate, page.language, said, **ASIDE))
 
 
-def wire_choices(demo: gr.Blocks, page: Page, settings: Settings) -> None:
-    """Inspector, revision and policy: what each offers follows from the ones before it."""
+def wire_choices(demo: gr.Blocks, page: Page, settings: Settings, follow: Callable[[Any], None], picked: Any) -> None:
+    """Inspector, revision and policy: what each offers follows from the ones before it.
+
+    Args:
+        demo: the page.
+        page: its components.
+        settings: of the deployment.
+        follow: what else an event that offers policies is followed by.
+        picked: the event of another panel that sets the policy.
+    """
     descriptions = gr.State({})  # of policies, by name
 
     def open_page(request: gr.Request) -> str:
@@ -184,6 +209,7 @@ def wire_choices(demo: gr.Blocks, page: Page, settings: Settings) -> None:
     def load_policies(event: Any) -> None:
         event = event.then(offer_policies, chosen, [page.policy, descriptions], **TELLING)
         event.then(release, page.language, page.inspect, **ASIDE).then(**described)
+        follow(event)
         event.failure(release, page.language, page.inspect, **ASIDE)  # gradio runs no `then` after a failure
 
     def load_revisions(event: Any) -> None:
@@ -195,10 +221,17 @@ def wire_choices(demo: gr.Blocks, page: Page, settings: Settings) -> None:
     load_revisions(page.inspector.input(hold, page.language, page.inspect, **ASIDE))
     load_policies(page.revision.input(hold, page.language, page.inspect, **ASIDE))
     gr.on([page.policy.input, page.language.change], **described)
+    picked.then(**described)
 
 
-def wire_inspection(page: Page, settings: Settings) -> Callable[[Any], Any]:
-    """From the button to the verdict. Returns what makes an event be followed by showing the result once more."""
+def wire_inspection(page: Page, settings: Settings, picked: Any) -> Callable[[Any], Any]:
+    """From the button to the verdict. Returns what makes an event be followed by showing the result once more.
+
+    Args:
+        page: its components.
+        settings: of the deployment.
+        picked: the event of another panel that sets the policy.
+    """
     result = gr.State(time_to_live=3600)  # a Result
     asked = [page.picture, page.inspector, page.revision, page.policy]
     inputs = [result, *asked, page.view, page.opacity, page.language]
@@ -222,7 +255,7 @@ def wire_inspection(page: Page, settings: Settings) -> Callable[[Any], Any]:
     def show(result: Result, *values: Any) -> list[Any]:
         *selection, view, opacity, language = values
         if result is None or not answers(result, selection):  # a verdict beside another picture would be a lie
-            return [*clear(language), *[gr.skip()] * 6]
+            return [*clear(language), *[gr.skip()] * 8]
         exhibit = result[1]
         report = exhibit.report
         offered = render.views(exhibit)
@@ -232,7 +265,9 @@ def wire_inspection(page: Page, settings: Settings) -> Callable[[Any], Any]:
             gr.Column(visible=True),
             render.stamped(render.draw(exhibit, shown, opacity), report),
             gr.Radio([(panels.view_label(name, language), name) for name in offered], value=shown),
+            why_html(report, language),
             panels.votes_html(report, exhibit.calibrations, language),
+            "" if exhibit.policy is None else promises_html(exhibit.policy, exhibit.calibrations, language),
             panels.emissions_html(report.emissions, language),
             panels.members_html(report, language, on_hub=parse_source(report.inspector).folder is None),
             report.model_dump(mode="json"),
@@ -245,11 +280,13 @@ def wire_inspection(page: Page, settings: Settings) -> Callable[[Any], Any]:
         return render.stamped(render.draw(result[1], view, opacity), result[1].report)
 
     def show_after(event: Any) -> Any:
-        panes = [page.overlay, page.view, page.votes, page.emissions, page.members, page.report]
+        panes = [page.overlay, page.view, page.why, page.votes, page.promises]
+        panes += [page.emissions, page.members, page.report]
         return event.then(show, inputs, [page.verdict, page.results, *panes], **ASIDE)
 
     for changed in (page.picture.change, page.inspector.input, page.revision.input, page.policy.input):
         changed(clear_other, [result, *asked, page.language], [page.verdict, page.results], **ASIDE)
+    picked.then(clear_other, [result, *asked, page.language], [page.verdict, page.results], **ASIDE)
     busy = [page.verdict, page.results, page.view, page.inspect, result]
     begun = page.inspect.click(begin, page.language, busy, **ASIDE)
     ended = begun.then(run, [*asked, page.language], result, **MODEL_LANE, **PRIVATE)
@@ -259,6 +296,23 @@ def wire_inspection(page: Page, settings: Settings) -> Callable[[Any], Any]:
     gr.on([page.view.input, page.opacity.input], draw, inputs, page.overlay, trigger_mode="always_last", **ASIDE)
     page.download.click(None, page.report, js=DOWNLOAD)
     return show_after
+
+
+def wire_drift(page: Page, settings: Settings) -> None:
+    """Whether production has moved, as far as the revision that is chosen has seen it: told when that is looked at."""
+
+    def tell(inspector: str, revision: str | None, language: Language) -> str:
+        service = serving.service(settings)
+        try:
+            chosen = service.last(inspector, revision)
+        except VigieError as error:  # which the choice of that revision has told already
+            return panels.warning_html(str(error), language)
+        name, commit, category = revision or chosen.revision, chosen.commit, chosen.file.category
+        seen = service.drift.seen(chosen.source, commit, category)
+        return drift_html(seen, service.drift.settings, language, category=category, revision=name, commit=commit)
+
+    changed = [page.moved.expand, page.report.change, page.language.change, page.revision.change]
+    gr.on(changed, tell, [page.inspector, page.revision, page.language], page.drift, **TELLING)
 
 
 def release(language: Language) -> Any:

@@ -22,6 +22,7 @@ _ICONS = {
     "defect": "M6 6l12 12M18 6L6 18",
     "review": "M8 8.5a4 4 0 1 1 5.6 3.7c-1 .5-1.6 1.2-1.6 2.3v.5M12 19v.5",
     "failed": "M12 4v10M12 19v.5",
+    "unasked": "M6 12h12",
 }
 _ICON = Markup('<svg viewBox="0 0 24 24" aria-hidden="true"><path d="{}"/></svg>')
 _LEGEND_STOPS = 24
@@ -58,8 +59,7 @@ def verdict_html(report: Report, language: Language) -> str:
         policy=report.policy,
         ms=figure(report.duration_ms, language),
     )
-    warning = say("warning", language)
-    warnings = _all(Markup('<p class="warning"><b>{}</b> {}</p>').format(warning, text) for text in report.warnings)
+    warnings = _all(warning_html(text, language) for text in report.warnings)
     return Markup(
         '<div class="verdict {0}" role="status" data-decision="{0}"><strong>{1}{2}</strong><p>{3}</p>'
         "<small>{4}</small></div>{5}"
@@ -71,6 +71,11 @@ def verdict_html(report: Report, language: Language) -> str:
         by,
         warnings,
     )
+
+
+def warning_html(text: str, language: Language) -> Markup:
+    """What somebody should know."""
+    return Markup('<p class="warning"><b>{}</b> {}</p>').format(say("warning", language), text)
 
 
 def legend_html(language: Language) -> str:
@@ -106,16 +111,40 @@ def votes_html(report: Report, calibrations: Mapping[str, Calibration], language
         Markup('<th scope="col" title="{}">{}</th>').format(hint, column)
         for column, hint in zip(columns, hints, strict=True)
     )
-    rows = _all(_vote_row(vote, calibrations[vote.member], columns, language) for vote in report.votes)
+    why = report.explanation
+    less, unasked = ((), ()) if why is None else (why.discounted, why.unasked)
+    rows = _all(
+        _vote_row(vote, calibrations[vote.member], columns, language, less=vote.member in less) for vote in report.votes
+    ) + _all(_unasked_row(name, columns, language) for name in unasked)
+    known = {*unasked, *(vote.member for vote in report.votes)}
+    names = ", ".join(name for name in calibrations if name not in known)
+    others = say("no_part", language, names=names) if names and why is not None else ""
     return Markup(
-        '<h3>{}</h3><table class="votes"><thead><tr>{}</tr></thead><tbody>{}</tbody></table><p class="hint">{} {}</p>'
-    ).format(say("votes", language), heads, rows, hints[1], hints[2])
+        '<h3>{}</h3><table class="votes"><thead><tr>{}</tr></thead><tbody>{}</tbody></table><p class="hint">{}</p>'
+    ).format(say("votes", language), heads, rows, " ".join(filter(None, [*hints, others])))
 
 
-def _vote_row(vote: MemberVote, calibration: Calibration, columns: list[str], language: Language) -> Markup:
-    word = Markup('<span class="chip {}">{}{}</span>').format(
-        vote.verdict, _ICON.format(_ICONS[vote.verdict]), say(f"vote_{vote.verdict}", language)
+def _unasked_row(name: str, columns: list[str], language: Language) -> Markup:
+    return _row(columns, Markup("<b>{}</b>").format(name), say("unasked", language), "–", _chip("unasked", language))
+
+
+def _chip(word: str, language: Language) -> Markup:
+    return Markup('<span class="chip {}">{}{}</span>').format(
+        word, _ICON.format(_ICONS[word]), say(f"vote_{word}", language)
     )
+
+
+def _row(columns: list[str], *cells: str) -> Markup:
+    """The columns that come last may have nothing in them."""
+    labelled = zip(columns, (*cells, *["–"] * (len(columns) - len(cells))), strict=True)
+    return Markup("<tr>{}</tr>").format(
+        _all(Markup('<td data-label="{}">{}</td>').format(column, cell) for column, cell in labelled)
+    )
+
+
+def _vote_row(
+    vote: MemberVote, calibration: Calibration, columns: list[str], language: Language, *, less: bool
+) -> Markup:
     if vote.score is None or vote.p_value is None:
         reading = Markup('<span class="cause">{}</span>').format(vote.error)
         p_value = "–"
@@ -123,27 +152,21 @@ def _vote_row(vote: MemberVote, calibration: Calibration, columns: list[str], la
         reading = _bar(vote, vote.score, calibration, language)
         p_value = figure(vote.p_value, language)
     share = vote.energy_share_mj
-    cells = (
-        Markup("<b>{}</b>{}").format(vote.member, _remarks(vote, language)),
+    return _row(
+        columns,
+        Markup("<b>{}</b>{}").format(vote.member, _remarks(vote, language, less=less)),
         reading,
         p_value,
-        word,
+        _chip(vote.verdict, language),
         f"{figure(vote.duration_ms, language)} ms",
         say("unknown", language) if share is None else f"{figure(share, language)} mJ",
-    )
-    labelled = zip(columns, cells, strict=True)
-    return Markup("<tr>{}</tr>").format(
-        _all(Markup('<td data-label="{}">{}</td>').format(column, cell) for column, cell in labelled)
     )
 
 
 def _bar(vote: MemberVote, score: float, calibration: Calibration, language: Language) -> Markup:
+    line = vote.threshold_name if language == "en" else vote.threshold_name.replace(".", ",")
     reading = say(
-        "score_of",
-        language,
-        score=figure(score, language),
-        threshold=figure(vote.threshold, language),
-        name=vote.threshold_name,
+        "score_of", language, score=figure(score, language), threshold=figure(vote.threshold, language), name=line
     )
     return Markup('<div class="bar {}"><i style="width:{:.1f}%"></i></div><span>{}</span>').format(
         vote.verdict, 100 * _fill(score, vote.threshold, calibration), reading
@@ -158,8 +181,10 @@ def _fill(score: float, threshold: float, calibration: Calibration) -> float:
     return min(max((score - typical) / (threshold - typical) / 2, 0.0), 1.0)
 
 
-def _remarks(vote: MemberVote, language: Language) -> Markup:
+def _remarks(vote: MemberVote, language: Language, *, less: bool) -> Markup:
     remarks = [] if vote.counted else [say("not_counted", language)]
+    if less:
+        remarks.append(say("counts_less", language))
     if vote.probability is not None:
         remarks.append(say("probability", language, share=figure(vote.probability, language)))
     if vote.class_shares:

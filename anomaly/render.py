@@ -6,16 +6,18 @@ same thing on every picture; nothing is stretched to the picture at hand.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from anomaly.boxes import DEFECT
-from anomaly.calibration import Calibration, HeatmapScale, ThresholdName
+from anomaly.calibration import Calibration, HeatmapScale
+from anomaly.explain import interquartile_range
 from anomaly.images import RgbImage
 from anomaly.report import BoxRow, Report
+from anomaly.rules import Policy
 
 Heatmap = NDArray[np.float32]  # (H, W), in the detector's own units
 
@@ -44,10 +46,15 @@ class Exhibit:
     picture: RgbImage  # at most MAX_SIDE a side
     heatmaps: Mapping[str, Heatmap]  # by member, at the size of `picture`
     calibrations: Mapping[str, Calibration]  # by member
+    policy: Policy | None = None  # that decided, as it is for the category
 
 
 def exhibit(
-    report: Report, image: RgbImage, heatmaps: Mapping[str, Heatmap], calibrations: Mapping[str, Calibration]
+    report: Report,
+    image: RgbImage,
+    heatmaps: Mapping[str, Heatmap],
+    calibrations: Mapping[str, Calibration],
+    policy: Policy | None = None,
 ) -> Exhibit:
     """Shrinks picture and heatmaps to what a page shows.
 
@@ -56,12 +63,14 @@ def exhibit(
         image: uint8 (H, W, 3), the picture that was inspected.
         heatmaps: by member, (H, W).
         calibrations: of the inspector's members.
+        policy: that decided.
     """
     height, width = image.shape[:2]
     shrink = min(1.0, MAX_SIDE / max(height, width))
     size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
     drawn = {name: heatmap for name, heatmap in heatmaps.items() if calibrations[name].heatmap is not None}
-    return Exhibit(report, _resized(image, size), {n: _resized(h, size) for n, h in drawn.items()}, calibrations)
+    smaller = {name: _resized(heatmap, size) for name, heatmap in drawn.items()}
+    return Exhibit(report, _resized(image, size), smaller, calibrations, policy)
 
 
 def views(shown: Exhibit) -> list[str]:
@@ -72,7 +81,7 @@ def views(shown: Exhibit) -> list[str]:
         vote = votes[name]
         if vote.score is None:
             return -np.inf
-        return shown.calibrations[name].margin(vote.score, cast(ThresholdName, vote.threshold_name))
+        return (vote.score - vote.threshold) / interquartile_range(shown.calibrations[name])
 
     members = sorted(shown.heatmaps, key=margin, reverse=True)
     return [*members, *([ALL] if len(members) > 1 else []), NONE]

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from anomaly.emissions import Emissions
+from anomaly.explain import Explanation
 from anomaly.policy import Text, Verdict
 
 
@@ -33,7 +34,7 @@ class MemberVote(_Frozen):
     verdict: Verdict | Literal["failed"]
     counted: bool = True  # False: shown, but the policy does not count it
     score: float | None  # the detector's own units, higher = more anomalous
-    threshold_name: str
+    threshold_name: str  # or, where a policy asks otherwise, p ≤ 0.01 or P ≥ 0.5
     threshold: float  # score >= threshold is a defect
     p_value: float | None  # share of good parts expected to score this high or higher; not a probability of defect
     probability: float | None = None  # of a defect; only where it was calibrated on labelled defects
@@ -50,6 +51,7 @@ class Report(_Frozen):
     format: Literal[1] = 1
     decision: Verdict
     reason: Text
+    explanation: Explanation | None = None  # None in reports from before there was one
     category: str
     inspector: str  # as it was asked for: a repo id or a folder
     revision: str  # as it was asked for: a tag, a branch or a commit

@@ -11,10 +11,14 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from PIL import Image
+from pydantic import ValidationError
 
 from anomaly import hub, images
+from anomaly.drift import DriftSettings
+from anomaly.drift_watch import DriftWatch
 from anomaly.emissions import EmissionsMeter
-from anomaly.errors import RegistryError, VigieError
+from anomaly.errors import ModelLoadError, RegistryError, VigieError
+from anomaly.figures import InspectorMetrics
 from anomaly.inspector import Inspection, Inspector, load_at
 from anomaly.settings import Settings
 
@@ -28,6 +32,13 @@ class Service:
     def __init__(self, settings: Settings | None = None) -> None:
         self.settings = settings or Settings()
         self.meter = EmissionsMeter(self.settings.country, self.settings.cpu_power_w)
+        self.drift = DriftWatch(
+            DriftSettings(
+                window=self.settings.drift_window,
+                level=self.settings.drift_level,
+                prevalence=self.settings.drift_prevalence,
+            )
+        )
         self._lock = threading.Lock()  # around _loaded and _loading
         self._loaded: OrderedDict[tuple[str, str], Inspector] = OrderedDict()  # by source and commit, latest use last
         self._loading: dict[tuple[str, str], Future[Inspector]] = {}
@@ -73,6 +84,29 @@ class Service:
     def inspector(self, inspector: str | None = None, revision: str | None = None) -> Inspector:
         """The loaded inspector behind a revision."""
         return self._find(inspector, revision)[0]
+
+    def last(self, inspector: str | None = None, revision: str | None = None) -> Inspector:
+        """As `inspector`, at the commit that the revision served last, if it did: the Hub is not asked again."""
+        place = self._place(inspector)
+        name = (revision or "").strip() or self.default_revision(inspector)
+        known = self._served.get((place.text, name))
+        return self._find(inspector, revision)[0] if known is None else self._load(place, known, name)
+
+    def figures(self, inspector: str | None = None, revision: str | None = None) -> InspectorMetrics | None:
+        """metrics.json of the revision, as it served last; None where it has none.
+
+        Raises:
+            RegistryError, ModelLoadError: it cannot be had, or is not right.
+        """
+        loaded = self.last(inspector, revision)
+        place = self._place(inspector)
+        if not hub.holds(place, loaded.commit, "metrics.json"):
+            return None
+        path = hub.download(place, loaded.commit, ["metrics.json"]) / "metrics.json"
+        try:
+            return InspectorMetrics.model_validate_json(path.read_bytes())
+        except ValidationError as error:
+            raise ModelLoadError(f"{place.repo_id}@{loaded.commit[:12]}: metrics.json: {error}") from error
 
     def revisions(self, inspector: str | None = None) -> list[hub.Revision]:
         """Tags first; asked for at most once a minute, and what was known when that fails."""

@@ -100,6 +100,8 @@ def inspect(settings: Settings, path: str, inspector: str, revision: str, policy
     outcome = _inspect(settings, path, inspector, revision, policy)
     if isinstance(outcome, VigieError):
         raise outcome
+    if outcome.policy is not None:  # here, for what a fork keeps in memory is gone with it
+        service(settings).drift.add(outcome.report, outcome.policy, outcome.calibrations)
     return outcome
 
 
@@ -109,9 +111,10 @@ def _inspect(settings: Settings, path: str, inspector: str, revision: str, polic
     try:
         inspection = _held(settings).inspect(path, inspector, revision, policy)
         report = inspection.report
-        members = _held(settings).inspector(report.inspector, report.commit).members
+        held = _held(settings).inspector(report.inspector, report.commit)
         shown = images.ImageLimits(max_pixels=report.image_width * report.image_height, max_bytes=settings.max_bytes)
-        calibrations = {name: member.calibration for name, member in members.items()}
-        return render.exhibit(report, images.read(path, shown), inspection.heatmaps, calibrations)
+        calibrations = {name: member.calibration for name, member in held.members.items()}
+        picture = images.read(path, shown)
+        return render.exhibit(report, picture, inspection.heatmaps, calibrations, held.policy(report.policy))
     except VigieError as error:
         return error

@@ -22,6 +22,11 @@ class Settings(BaseSettings):
     max_pixels: int | None = Field(default=None, gt=0, description="limit on a picture's pixels, under the inspector's")
     max_bytes: int = Field(default=50_000_000, gt=0, description="limit on an uploaded file, in bytes")
     loaded_inspectors: int = Field(default=3, gt=0, description="how many revisions stay in memory")
+    drift_window: int = Field(default=100, ge=10, description="latest parts that the drift panel compares")
+    drift_level: float = Field(
+        default=0.01, gt=0, lt=1, description="probability that a drift alarm of one detector is ever false"
+    )
+    drift_prevalence: float = Field(default=0.05, ge=0, lt=0.5, description="share of defects that is no drift")
     device: str = Field(default="auto", description="cpu, cuda, or auto: cuda where there is one")
 
     @field_validator("inspectors", mode="before")

@@ -110,11 +110,144 @@ TEXTS: dict[str, Text] = {
     },
     "probability": {"en": "probability of a defect {share}", "fr": "probabilité d'un défaut {share}"},
     "not_counted": {"en": "shown, not counted by this policy", "fr": "montré, non compté par cette politique"},
+    "counts_less": {"en": "counts less here: an exception", "fr": "compte moins ici : une exception"},
+    "vote_unasked": {"en": "not asked", "fr": "non consulté"},
+    "unasked": {"en": "the cascade stopped before", "fr": "la cascade s'est arrêtée avant"},
+    "no_part": {
+        "en": "Not part of this policy: {names}.",
+        "fr": "Ne font pas partie de cette politique : {names}.",
+    },
     "looks_like": {"en": "looks most like {name} ({share})", "fr": "ressemble le plus à {name} ({share})"},
     "places": {"en": "places marked: {count}", "fr": "zones marquées : {count}"},
     "verdict": {"en": "Vote", "fr": "Vote"},
     "time": {"en": "Time", "fr": "Temps"},
     "energy_share": {"en": "Energy share (estimated)", "fr": "Part d'énergie (estimée)"},
+    # why
+    "why": {"en": "Why", "fr": "Pourquoi"},
+    "why_fired": {"en": "Decided by", "fr": "Décidé par"},
+    "why_agreed": {"en": "Agree with it", "fr": "D'accord avec elle"},
+    "why_distance": {"en": "Distance to the line", "fr": "Distance à la limite"},
+    "why_change": {"en": "What would have changed it", "fr": "Ce qui l'aurait changée"},
+    "why_discounted": {"en": "Counted less, by an exception", "fr": "Compté moins, par exception"},
+    "why_unasked": {"en": "Not asked: the cascade stopped before", "fr": "Non consultés : la cascade s'arrête avant"},
+    "nobody": {"en": "no detector that counts", "fr": "aucun détecteur qui compte"},
+    "fired_rule": {"en": "the rule of the policy", "fr": "la règle de la politique"},
+    "fired_step": {"en": "step {number} of the cascade", "fr": "l'étape {number} de la cascade"},
+    "fired_exception": {"en": "exception {number} of the policy", "fr": "l'exception {number} de la politique"},
+    "fired_required": {"en": "a required detector without a vote", "fr": "un détecteur exigé qui n'a pas voté"},
+    "distance_above": {"en": "{own} above {line} ({ranges} IQR)", "fr": "{own} au-dessus de {line} ({ranges} EIQ)"},
+    "distance_below": {"en": "{own} below {line} ({ranges} IQR)", "fr": "{own} au-dessous de {line} ({ranges} EIQ)"},
+    "one_side": {
+        "en": "every score is on the same side of {line}",
+        "fr": "tous les scores sont du même côté de {line}",
+    },
+    "iqr": {
+        "en": "In the detector's own units; IQR: interquartile ranges of the scores of good parts.",
+        "fr": "Dans l'unité du détecteur ; EIQ : écarts interquartiles des scores de bonnes pièces.",
+    },
+    # promises
+    "promises": {"en": "What these thresholds can promise", "fr": "Ce que ces seuils peuvent promettre"},
+    "promises_each": {
+        "en": "Each sentence holds for one line of one detector that was settled beforehand: not for all at once, nor "
+        "for the best of several that were compared.",
+        "fr": "Chaque phrase vaut pour une limite d'un détecteur, fixée d'avance : ni pour toutes à la fois, ni pour "
+        "la meilleure de plusieurs que l'on a comparées.",
+    },
+    "promise_counts": {
+        "en": "Held out: {missed} of {defects} defects below it, {rejected} of {good} good parts at it or beyond.",
+        "fr": "Mis de côté : au-dessous, {missed} sur {defects} des défauts ; à la limite ou au-delà, {rejected} sur "
+        "{good} des bonnes pièces.",
+    },
+    "promise_cut": {
+        "en": "These counts may have chosen the line, no promise.",
+        "fr": "Ces comptes ont pu choisir la limite, aucune promesse.",
+    },
+    "promise_any": {
+        "en": "The whole policy: a defect passes only where every detector above that voted lets it pass. So what is "
+        "said of the misses of one of them holds for the policy, as long as that one votes. Of the false alarms of the "
+        "policy nothing is promised.",
+        "fr": "La politique entière : un défaut ne passe que si chaque détecteur ci-dessus qui a voté le laisse passer."
+        " Ce qui est dit des défauts manqués de l'un d'eux vaut donc pour la politique, tant que celui-là vote. De ses "
+        "fausses alarmes, rien n'est promis.",
+    },
+    "promise_single": {
+        "en": "The whole policy: this detector decides alone, so both sentences hold for the policy.",
+        "fr": "La politique entière : ce détecteur décide seul, les deux phrases valent donc pour la politique.",
+    },
+    "promise_weighted": {
+        "en": "The weighted mean has one line for all of them, and its probabilities were fitted to the held-out parts:"
+        " no promise. The card of the inspector says what it did on test parts.",
+        "fr": "La moyenne pondérée a une seule limite, et ses probabilités ont été ajustées aux pièces mises de côté : "
+        "aucune promesse. La fiche de l'inspecteur dit ce qu'elle a fait sur les pièces de test.",
+    },
+    "promise_no_policy": {
+        "en": "These do not add up to a promise of the whole policy. The card of the inspector says what the policy did"
+        " on test parts, and what that supports.",
+        "fr": "Elles ne font pas ensemble une promesse de la politique. La fiche de l'inspecteur dit ce que celle-ci a "
+        "fait sur les pièces de test, et ce que cela soutient.",
+    },
+    # drift
+    "drift": {"en": "Has production moved?", "fr": "La production a-t-elle bougé ?"},
+    "drift_intro": {
+        "en": "The scores of every picture that this app has inspected with {category}, revision {revision} ({commit}),"
+        " from the page and the API: {pictures}. Inspections of one seen before, which is no new part: {repeats}.",
+        "fr": "Les scores de chaque photo que cette application a inspectée avec {category}, révision {revision} "
+        "({commit}), par la page et l'API : {pictures}. Inspections d'une photo déjà vue, qui n'est pas une "
+        "nouvelle pièce : {repeats}.",
+    },
+    "drift_none": {"en": "No part yet.", "fr": "Encore aucune pièce."},
+    "drift_few": {
+        "en": "Cannot be watched: {good} held-out good scores, at least {least} are needed. Calibrate with more.",
+        "fr": "Ne peut être surveillé : {good} scores de bonnes pièces mises de côté, il en faut au moins {least}. "
+        "Calibrez avec davantage.",
+    },
+    "drift_chosen": {
+        "en": "Votes left out: {chosen}, on parts that a cascade asked it about because others were unsure. Such "
+        "a choice looks like drift.",
+        "fr": "Votes écartés : {chosen}, sur des pièces que la cascade lui a soumises parce que d'autres hésitaient. "
+        "Un tel choix ressemble à une dérive.",
+    },
+    "drift_earlier": {
+        "en": "Begun anew after {earlier} parts without drift.",
+        "fr": "Recommencé après {earlier} pièces sans dérive.",
+    },
+    "drift_failed": {"en": "Parts without a vote: {failed}.", "fr": "Pièces sans vote : {failed}."},
+    "drift_act": {
+        "en": "What to do: look at camera, light, position and material. If the parts are good and stay like this, "
+        "recalibrate with new good ones: python -m training.recalibrate --good DIR.",
+        "fr": "Que faire : vérifier caméra, lumière, position et matière. Si les pièces sont bonnes et le restent, "
+        "recalibrer avec de nouvelles bonnes : python -m training.recalibrate --good DIR.",
+    },
+    "drift_parts": {"en": "Parts", "fr": "Pièces"},
+    "drift_above": {"en": "Above the cut", "fr": "Au-dessus de la coupure"},
+    "drift_above_of": {"en": "{above} (cut {cut})", "fr": "{above} (coupure {cut})"},
+    "drift_martingale": {"en": "Martingale: now, highest", "fr": "Martingale : actuelle, maximum"},
+    "drift_alarm": {"en": "Alarm at", "fr": "Alarme à"},
+    "drift_ks": {"en": "KS p, latest {window}", "fr": "KS p, {window} dernières"},
+    "drift_later": {"en": "not yet", "fr": "pas encore"},
+    "drift_most_above": {"en": "most are above", "fr": "la plupart au-dessus"},
+    "drift_settings": {
+        "en": "Settings: window {window} parts (VIGIE_DRIFT_WINDOW), level {level} (VIGIE_DRIFT_LEVEL), usual share of "
+        "defects {prevalence} (VIGIE_DRIFT_PREVALENCE).",
+        "fr": "Réglages : fenêtre {window} pièces (VIGIE_DRIFT_WINDOW), niveau {level} (VIGIE_DRIFT_LEVEL), part "
+        "habituelle de défauts {prevalence} (VIGIE_DRIFT_PREVALENCE).",
+    },
+    "drift_promise": {
+        "en": "Promise (Ville's inequality): if good parts are like the held-out ones, and at most {prevalence} of all "
+        "parts are defects, each above the cut, the probability that the alarm of one detector ever goes off, over all "
+        "of its up to {most} parts, is at most {level}. More defects than that are an alarm, too: trying out many "
+        "defects here is one.",
+        "fr": "Promesse (inégalité de Ville) : si les bonnes pièces sont comme celles mises de côté, et que les "
+        "défauts, tous au-dessus de la coupure, font au plus {prevalence} des pièces, la probabilité que l'alarme d'un "
+        "détecteur se déclenche un jour, sur jusqu'à {most} pièces, est d'au plus {level}. Plus de défauts que cela "
+        "est aussi une alarme : en essayer beaucoup ici en est une.",
+    },
+    "drift_forgets": {
+        "en": "A restart forgets all this. For a record that stays: python -m anomaly inspect --json IMAGES >> "
+        "LOG.jsonl, then python -m anomaly drift LOG.jsonl --inspector REPO.",
+        "fr": "Un redémarrage oublie tout cela. Pour une trace qui reste : python -m anomaly inspect --json IMAGES >> "
+        "LOG.jsonl, puis python -m anomaly drift LOG.jsonl --inspector REPO.",
+    },
     # emissions
     "emissions": {"en": "Energy and CO₂e of this inspection", "fr": "Énergie et CO₂e de cette inspection"},
     "estimated": {"en": "estimated", "fr": "estimé"},
@@ -137,6 +270,79 @@ TEXTS: dict[str, Text] = {
         "surestimée.",
     },
     "note_unavailable": {"en": "No estimate: {cause}", "fr": "Pas d'estimation : {cause}"},
+    # costs of policies
+    "costs": {"en": "What would each policy cost?", "fr": "Que coûterait chaque politique ?"},
+    "cost_miss": {"en": "A missed defect costs", "fr": "Un défaut manqué coûte"},
+    "cost_false_alarm": {"en": "A false alarm costs", "fr": "Une fausse alarme coûte"},
+    "cost_review": {"en": "A review costs", "fr": "Une vérification coûte"},
+    "cost_prevalence": {"en": "Defects in production (%)", "fr": "Défauts en production (%)"},
+    "cost_carbon": {"en": "A tonne of CO₂e costs", "fr": "Une tonne de CO₂e coûte"},
+    "cost_1000": {"en": "Cost of 1,000 parts", "fr": "Coût de 1 000 pièces"},
+    "cost_interval": {"en": "95 % interval", "fr": "Intervalle à 95 %"},
+    "cost_cheapest": {"en": "Cheapest in", "fr": "La moins chère dans"},
+    "cost_missed": {"en": "Missed", "fr": "Manqués"},
+    "cost_alarms": {"en": "False alarms", "fr": "Fausses alarmes"},
+    "cost_reviews": {"en": "Reviews", "fr": "Vérifications"},
+    "cost_cautious": {"en": "Cautious cost", "fr": "Coût prudent"},
+    "cost_least": {"en": "costs least", "fr": "la moins chère"},
+    "cost_lead": {
+        "en": "{policy} costs least: {cost} ({low} – {high}) per 1,000 parts; next {next}, {more} more "
+        "({least} – {most}).",
+        "fr": "{policy} coûte le moins : {cost} ({low} – {high}) pour 1 000 pièces ; ensuite {next}, {more} de plus "
+        "({least} – {most}).",
+    },
+    "cost_alike": {
+        "en": "The same decisions: {policies}.",
+        "fr": "Mêmes décisions : {policies}.",
+    },
+    "cost_lead_alone": {
+        "en": "{policy} costs {cost} ({low} – {high}) per 1,000 parts.",
+        "fr": "{policy} coûte {cost} ({low} – {high}) pour 1 000 pièces.",
+    },
+    "cost_not_clear": {
+        "en": "So few parts do not tell the two apart.",
+        "fr": "Si peu de pièces ne les départagent pas.",
+    },
+    "cost_how": {
+        "en": "Counted on calibration parts, each judged by thresholds that were set without it. Intervals and how "
+        "often a policy is the cheapest: {draws} draws of these counts, each policy by itself.",
+        "fr": "Compté sur les pièces d'étalonnage, chacune jugée par des seuils réglés sans elle. Intervalles et "
+        "fréquence de la moins chère : {draws} tirages de ces comptes, chaque politique à part.",
+    },
+    "cost_cautious_hint": {
+        "en": "No miss among a few defects does not mean that none is ever missed: the cautious cost takes the misses "
+        "at the most that the count supports with 95 % confidence (Clopper-Pearson).",
+        "fr": "Aucun manque parmi quelques défauts ne veut pas dire jamais : le coût prudent prend les manques au plus "
+        "que le compte soutient avec 95 % de confiance (Clopper-Pearson).",
+    },
+    "cost_no_carbon": {
+        "en": "CO₂e is left out: the energy of an image or the grid is not known for every policy.",
+        "fr": "Le CO₂e n'est pas compté : l'énergie d'une image ou le réseau n'est pas connu pour chaque politique.",
+    },
+    "cost_uncounted": {
+        "en": "Not counted yet: {policies}. Release again with --manifest and --data, with the calibration pictures.",
+        "fr": "Pas encore compté : {policies}. Publiez à nouveau avec --manifest et --data, avec les photos "
+        "d'étalonnage.",
+    },
+    "cost_unknown": {
+        "en": "What the policies of this revision cost is not known: it carries no counts on held-out parts. Release "
+        "it again (python -m training.release) from runs with at least 5 good parts and 5 defects held out for "
+        "calibration.",
+        "fr": "Le coût des politiques de cette révision n'est pas connu : elle ne porte aucun compte sur des pièces "
+        "mises de côté. Publiez-la à nouveau (python -m training.release) à partir d'entraînements avec au moins "
+        "5 bonnes pièces et 5 défauts mis de côté pour l'étalonnage.",
+    },
+    "cost_waiting": {"en": "No inspector is loaded yet.", "fr": "Aucun inspecteur n'est encore chargé."},
+    "cost_wrong": {
+        "en": "“{name}” has to be a number of 0 or more.",
+        "fr": "« {name} » doit être un nombre, 0 ou plus.",
+    },
+    "cost_wrong_share": {
+        "en": "“{name}” has to be above 0 and below 100.",
+        "fr": "« {name} » doit être au-dessus de 0 et au-dessous de 100.",
+    },
+    "cost_use": {"en": "Use {policy} as the policy", "fr": "Choisir {policy} comme politique"},
+    "cost_use_none": {"en": "Use the cheapest policy", "fr": "Choisir la politique la moins chère"},
     # provenance
     "members": {"en": "Exactly what decided", "fr": "Ce qui a décidé, exactement"},
     "this_inspector": {"en": "inspector", "fr": "inspecteur"},

@@ -37,6 +37,13 @@ def main(folder: Path) -> None:
             page.wait_for_timeout(1_000)  # the picture fades in
             page.evaluate("scrollTo(0, 0)")
             page.screenshot(path=folder / f"{name}.png", full_page=whole)
+        page = browser.new_context(locale="en-US", viewport=DESKTOP).new_page()
+        page.goto(demo.local_url)
+        expect(page.locator("#inspect")).to_be_enabled(timeout=30_000)
+        page.locator("#costs button").first.click()
+        expect(page.locator("#cost-table table")).to_be_visible()
+        page.wait_for_timeout(1_000)
+        page.locator("#costs").screenshot(path=folder / "costs.png")
         browser.close()
     demo.close(verbose=False)
 

@@ -170,6 +170,30 @@ def test_opacity_and_detector_redraw_without_another_inspection(open_page: Open,
     assert (page.locator("#votes").inner_text(), page.locator("#emissions").inner_text()) == (votes, energy)
 
 
+def test_why_and_what_it_can_promise_stand_beside_the_votes(open_page: Open, pictures: Path) -> None:
+    page = open_page()
+    upload(page, pictures / "missing.png")
+    inspect(page)
+    expect(page.locator("#why")).to_contain_text("What would have changed it")
+    expect(page.locator("#promises li").first).to_be_hidden()
+    page.locator("#promises summary").click()
+    expect(page.locator("#promises li").first).to_contain_text("held-out")
+
+
+def test_the_drift_panel_follows_the_inspections_and_knows_a_repeat(open_page: Open, pictures: Path) -> None:
+    page = open_page()
+    page.locator("#moved button").first.click()
+    expect(page.locator("#drift")).to_contain_text("A restart forgets all this")
+    upload(page, pictures / "missing.png")
+    inspect(page)
+    expect(page.locator("#drift")).to_contain_text(re.compile(r"API: [1-9]"))
+    before = int(re.findall(r"no new part: (\d+)", page.locator("#drift").inner_text())[0])
+    inspect(page)
+    expect(page.locator("#drift")).to_contain_text(f"no new part: {before + 1}")
+    page.locator("#language label", has_text="Français").click()
+    expect(page.locator("#drift")).to_contain_text("Un redémarrage oublie tout cela")
+
+
 def test_another_revision_clears_the_verdict_and_then_shows_its_own_commits(
     open_page: Open, app: RunningApp, pictures: Path
 ) -> None:

@@ -9,8 +9,19 @@ import numpy as np
 import pytest
 from pydantic import ValidationError
 
-from anomaly.calibration import Calibration, CalibrationFile, HeatmapScale, calibrate, least_good, read_calibration
+from anomaly.calibration import (
+    PROBABILITIES,
+    Calibration,
+    CalibrationFile,
+    HeatmapScale,
+    calibrate,
+    least_good,
+    read_calibration,
+    sweep,
+)
 from anomaly.errors import CalibrationError, ModelLoadError
+from anomaly.policy import Policy, Rule, Vote, member_verdict
+from anomaly.probability import Platt, ProbabilityMap
 
 HASH = "0" * 16
 LEVELS = [0.01, 0.05, 0.1, 1 - 0.9, 0.1 + 0.2, 1 / 3, 0.15, 0.2, 0.5, 0.7, 0.95, 0.999, math.nextafter(1, 0)]
@@ -138,7 +149,7 @@ def test_a_level_that_is_no_probability_is_refused(far: float) -> None:
 
 def test_without_labelled_defects_there_is_only_far() -> None:
     assert list(made([1.0, 2.0]).thresholds) == ["far"]
-    assert list(made([1.0, 2.0], [3.0]).thresholds) == ["far", "f1", "f2", "safe"]
+    assert list(made([1.0, 2.0], [3.0]).thresholds) == ["far", "f1", "f2", "youden", "safe"]
 
 
 def test_f1_f2_and_safe_by_hand() -> None:
@@ -193,6 +204,113 @@ def test_no_other_cut_has_a_larger_f_score(name: str, beta: int) -> None:
         assert threshold.false_alarms == sum(g >= threshold.value for g in good)
         assert threshold.missed == sum(d < threshold.value for d in defects)
         assert value(made(good, defects), "safe") <= min(defects)
+
+
+def test_youden_by_hand() -> None:
+    # good 1 2 3 4, defects .5 5 6. J at a cut of .5: 1 - 1 = 0; 5: 2/3 - 0; 6: 1/3 - 0
+    youden = made([1.0, 2.0, 3.0, 4.0], [5.0, 0.5, 6.0]).thresholds["youden"]
+    assert (youden.value, youden.false_alarms, youden.good, youden.missed, youden.defects) == (4.5, 0, 4, 1, 3)
+
+
+def test_of_cuts_with_the_same_youden_index_the_lowest_is_taken() -> None:
+    # good 1 3 5, defects 2 4 6: J = 1/3 at each of the defects, which no two floats need agree on
+    youden = made([1.0, 3.0, 5.0], [2.0, 4.0, 6.0]).thresholds["youden"]
+    assert (youden.value, youden.missed, youden.false_alarms) == (1.5, 0, 2)
+    wrong_way_round = made([5.0, 6.0], [1.0, 2.0]).thresholds["youden"]  # J = 0 for "all" and for "none"
+    assert (wrong_way_round.value, wrong_way_round.missed, wrong_way_round.false_alarms) == (1.0, 0, 2)
+
+
+def test_no_other_cut_has_a_larger_youden_index() -> None:
+    rng = random.Random("youden")
+    for _ in range(200):
+        good = [float(rng.randint(0, 12)) for _ in range(rng.randint(1, 12))]
+        defects = [float(rng.randint(0, 16)) for _ in range(rng.randint(1, 12))]
+
+        def youden(cut: float, good: list[float] = good, defects: list[float] = defects) -> int:
+            return sum(d >= cut for d in defects) * len(good) - sum(g >= cut for g in good) * len(defects)
+
+        threshold = made(good, defects).thresholds["youden"]
+        cuts = [x / 2 for x in range(-2, 36)]
+        best = max(map(youden, cuts))
+        assert youden(threshold.value) == best
+        assert all(
+            cut > threshold.value
+            for cut in cuts
+            if youden(cut) == best and _counts_differ(cut, threshold.value, good + defects)
+        )
+
+
+def _counts_differ(a: float, b: float, scores: list[float]) -> bool:
+    return sum(s >= a for s in scores) != sum(s >= b for s in scores)
+
+
+# --- a score equal to the threshold is a defect -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["far", "f1", "f2", "youden", "safe"])
+def test_a_score_equal_to_the_threshold_is_a_defect_also_after_json(name: str) -> None:
+    rng = random.Random(name)
+    policy = Policy(name="alone", description={}, rule=Rule(kind="any", members=("m",), threshold=name))  # type: ignore[arg-type]
+    for exponent in (-300, -6, 0, 6, 300):
+        good = [rng.gauss(0, 1) * 10.0**exponent for _ in range(30)]
+        defects = [rng.gauss(2, 1) * 10.0**exponent for _ in range(9)]
+        kept = made(good, defects, far=0.1)
+        for calibration in (kept, Calibration.model_validate_json(kept.model_dump_json())):
+            cut = value(calibration, name)
+            thresholds = {key: threshold.value for key, threshold in calibration.thresholds.items()}
+            for score, verdict in (
+                (cut, "defect"),
+                (math.nextafter(cut, math.inf), "defect"),
+                (math.nextafter(cut, -math.inf), "ok"),
+            ):
+                assert member_verdict(Vote("m", score, calibration.p_value(score), thresholds), policy) == verdict
+            assert calibration.margin(cut, name) == 0  # type: ignore[arg-type]
+            assert calibration.margin(math.nextafter(cut, -math.inf), name) <= 0  # type: ignore[arg-type]
+
+
+def test_held_out_scores_at_a_threshold_are_counted_as_it_will_decide() -> None:
+    rng = random.Random(3)
+    for _ in range(50):
+        good = [float(np.float32(rng.gauss(0, 1))) for _ in range(25)]
+        defects = [float(np.float32(rng.gauss(1, 1))) for _ in range(8)] + good[:2]  # also ties
+        for name, threshold in made(good, defects, far=0.1).thresholds.items():
+            assert threshold.false_alarms == sum(score >= threshold.value for score in good)
+            if name != "far":
+                assert threshold.missed == sum(score < threshold.value for score in defects)
+
+
+# --- the sweep over probabilities -------------------------------------------------------------------------------------
+
+
+def with_probability(good: list[float], defects: list[float]) -> Calibration:
+    """P = 1 / (1 + exp(-score)): one half at 0."""
+    curve = Platt(slope=1.0, intercept=0.0)
+    found = ProbabilityMap(centre=0.0, scale=1.0, curve=curve, prevalence=0.5)
+    return calibrate(good, defects, split_hash=HASH, far=0.5, probability=found)
+
+
+def test_the_sweep_counts_what_a_cut_in_probability_would_do() -> None:
+    calibration = with_probability([-3.0, -1.0, 0.0, 1.0], [-0.5, 2.0, 3.0])
+    rows = {row.probability: row for row in sweep(calibration)}
+    assert tuple(rows) == PROBABILITIES
+    assert (PROBABILITIES[0], PROBABILITIES[-1], len(PROBABILITIES)) == (0.5, 0.99, 50)
+    at_half = rows[0.5]  # a probability of just one half is a defect
+    assert (at_half.false_alarms, at_half.good, at_half.missed, at_half.defects) == (2, 4, 1, 3)
+    assert (rows[0.9].false_alarms, rows[0.9].missed) == (0, 2)  # P(2) = .88, P(3) = .95
+    assert (rows[0.99].false_alarms, rows[0.99].missed) == (0, 3)
+    assert [row.missed for row in sweep(calibration, [0.0, 1.0])] == [0, 3]
+
+
+def test_without_probabilities_there_is_nothing_to_sweep() -> None:
+    assert sweep(made([1.0, 2.0], [3.0])) == ()
+
+
+def test_a_calibration_from_before_probabilities_still_loads_and_one_with_them_comes_back_whole() -> None:
+    old = json.loads(made([1.0, 2.0], [3.0]).model_dump_json())
+    del old["probability"], old["thresholds"]["youden"]
+    assert Calibration.model_validate(old).probability is None
+    new = with_probability([-0.1 - 0.2, 1 / 3], [2.0, 3.0])
+    assert Calibration.model_validate_json(new.model_dump_json()) == new
 
 
 # --- what is refused, and what is kept ------------------------------------------------------------------------------

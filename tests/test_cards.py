@@ -21,18 +21,20 @@ from tiny import SIDE, TRUNK, as_picture, corrupted, good_images, tiny_detectors
 
 from anomaly import cards, load_inspector, read_image
 from anomaly import hub as registry
-from anomaly.calibration import Calibration, CalibrationFile, Threshold, ThresholdName, calibrate
-from anomaly.cards import TEXTS, inspector_card, model_card, threshold_meaning, write_card
+from anomaly.calibration import Calibration, CalibrationFile, Threshold, ThresholdName, calibrate, sweep
+from anomaly.cards import TEXTS, curve_meaning, inspector_card, model_card, threshold_meaning, write_card
 from anomaly.datasets import Sample
 from anomaly.detectors import DETECTORS, AutoencoderConfig, ClassifierConfig, DetectorConfig, PatchKNNConfig
 from anomaly.emissions import EmissionsMeter, measure_training
 from anomaly.errors import ModelLoadError, VigieError
 from anomaly.evaluation import hardware, versions
 from anomaly.figures import DataFigures, InspectorMetrics, ModelMetrics, TrainingFigures
+from anomaly.guarantees import guarantees, promise
 from anomaly.inspector import INSPECTOR_FILE, InspectorFile
 from anomaly.model_repo import CARD_FILES, MODEL_FILES, save_detector
 from anomaly.settings import Settings
 from training.metrics import measured
+from training.probability import fit_probability
 
 MEMBERS = (
     "autoencoder",
@@ -187,7 +189,7 @@ def test_every_figure_on_test_is_the_one_in_metrics_json(released: Released, nam
     else:
         assert row(card, "pixel AUROC") == [f"{test.pixel_auroc:.4f}"]
         assert row(card, "AU-PRO (exact, limit 0.3)") == [f"{test.au_pro:.4f}"]
-    assert test.at.keys() == {"far", "f1", "f2", "safe"}
+    assert test.at.keys() == {"far", "f1", "f2", "youden", "safe"}
     for threshold, c in test.at.items():
         assert row(card, f"`{threshold}`") == [str(n) for n in (c.tp, c.fn, c.fp, c.tn, c.review, c.failed)]
     assert f"rejects {test.tp} of {DEFECTS} defects and {test.fp} of {GOOD} good parts." in flat(card)
@@ -273,6 +275,50 @@ def test_thresholds_come_with_what_they_did_on_the_calibration_images(released: 
     assert row(card, "`far`", 1)[2].endswith("; no defects were used")
     assert f"from 20 good images that were held out. It cannot fall below {1 / 21:.3g}" in flat(card)
     assert "a p-value is *not* the probability of a defect" in card
+
+
+def test_no_count_stands_without_what_it_supports(released: Released) -> None:
+    folder = released.models["patch_knn"]
+    calibration = CalibrationFile.model_validate_json((folder / "calibration.json").read_bytes()).categories["waves"]
+    thresholds = model_card(folder).split("## Thresholds")[1].split("\n## ")[0]
+    for name, promised in guarantees(calibration).items():
+        assert f"- `{name}`: {promised.misses.text['en']} {promised.false_alarms.text['en']}\n" in thresholds
+    assert "- `safe`: No defect missed among 4 held-out ones: 20.0 % missed is what this supports on av" in thresholds
+    assert "at most 52.7 % with 95 % confidence" in thresholds
+
+
+def test_a_probability_of_a_defect_is_explained_with_its_prevalence_and_its_counts(model: Path) -> None:
+    assert "### Probability of a defect\n\nThere is none: this calibration is from before probabilities" in model_card(
+        model
+    )
+
+    def with_probability(file: Any) -> None:
+        of = file["categories"]["waves"]
+        probability = fit_probability(of["good_scores"], of["defect_scores"])
+        assert probability is not None
+        of["probability"] = probability.model_dump(mode="json")
+
+    change(model / "calibration.json", with_probability)
+    card = model_card(model)
+    calibration = CalibrationFile.model_validate_json((model / "calibration.json").read_bytes()).categories["waves"]
+    assert calibration.probability is not None
+    assert curve_meaning(calibration.probability.kind) in card
+    assert "fitted to 4 held-out defects and 20 good images" in card
+    assert "parts of which 16.7 % are defective" in card
+    for counted in sweep(calibration, [0.5, 0.95]):
+        effect = [f"{counted.false_alarms} of 20", f"{counted.missed} of 4"]
+        assert row(card, f"{counted.probability}") == effect
+    assert "the counts flatter them and promise nothing" in card
+
+
+def test_too_few_defects_for_a_probability_are_counted(model: Path) -> None:
+    def with_one_defect(file: Any) -> None:
+        old = Calibration.model_validate_json(json.dumps(file["categories"]["waves"]))
+        new = calibrate(old.good_scores, old.defect_scores[:1], split_hash=old.split_hash, heatmap=old.heatmap)
+        file["categories"]["waves"] = new.model_dump(mode="json")
+
+    change(model / "calibration.json", with_one_defect)
+    assert "There is none: it needs 2 held-out defects and 2 good parts, there are 1 and 20." in model_card(model)
 
 
 def test_images_are_counted_by_split_and_label(released: Released) -> None:
@@ -412,7 +458,7 @@ def test_thresholds_from_good_images_alone_say_that_the_others_are_missing(model
     change(model / "calibration.json", without_defects)
     change(model / "metrics.json", lambda m: m["test"].update(at={"far": m["test"]["at"]["far"]}))
     card = model_card(model)
-    assert "there is no threshold `f1`, `f2` or `safe`" in card
+    assert "there is no threshold `f1`, `f2`, `youden` or `safe`" in card
     assert "| `safe` |" not in card
 
 
@@ -649,6 +695,14 @@ def test_policies_and_members_stand_with_their_figures(released: Released) -> No
     )
     assert said in flat(card)
     assert not re.search(r"\{[{%#]|None|\bnan\b|Undefined|\n{3}", card)
+
+
+def test_counts_of_a_policy_on_test_stand_with_what_they_support(released: Released) -> None:
+    card = inspector_card(released.inspector)
+    metrics = InspectorMetrics.model_validate_json((released.inspector / "metrics.json").read_bytes())
+    for name, f in metrics.policies.items():
+        missed, rejected = promise("misses", f.fn, DEFECTS), promise("false_alarms", f.fp, GOOD)
+        assert f"- `{name}`: {missed.text['en']} {rejected.text['en']}\n" in card
 
 
 def test_policies_are_put_into_english(inspector: Path) -> None:

@@ -111,12 +111,16 @@ def test_exit_code_2_is_usage_and_costs_no_import_of_torch() -> None:
 def test_help_names_every_command(vigie: Vigie) -> None:
     said = vigie("--help")
     assert said.code == 0
-    assert all(f" {command} " in said.out for command in ("inspect", "evaluate", "revisions", "pull"))
+    assert all(
+        f" {command} " in said.out for command in ("inspect", "evaluate", "compare", "drift", "revisions", "pull")
+    )
 
 
 FLAGS = {
     "inspect": "inspector revision policy json save-heatmaps",
     "evaluate": "data inspector revision split json",
+    "compare": "inspector revisions data policy json layout country",
+    "drift": "inspector revision member window level prevalence json",
     "revisions": "inspector",
     "pull": "revision",
 }

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from test_make_policies import NAMES
 
 from anomaly import images
 from anomaly.calibration import ThresholdName
@@ -89,7 +90,7 @@ def test_the_file_has_the_keys_that_others_script_against(
     assert written["counts"] == expected
     assert written["counts"]["good"] == 6
     assert list(written["members"]) == list(inspector.members)
-    assert list(written["policies"]) == ["majority", "safe"]
+    assert list(written["policies"]) == ["majority", "safe", *NAMES]
     for figures in [*written["members"].values(), *written["policies"].values()]:
         assert [key for key in FIGURES if key not in figures] == []
         assert list(figures["latency_ms"]) == ["median", "p95"]
@@ -133,7 +134,7 @@ def test_every_member_is_counted_at_each_of_its_thresholds(
     scores = scores_of(served["majority"])
     for name, figures in found.members.items():
         thresholds = inspector.members[name].calibration.thresholds
-        assert set(figures.at) == set(thresholds) == {"far", "f1", "f2", "safe"}
+        assert set(figures.at) == set(thresholds) == {"far", "f1", "f2", "youden", "safe"}
         for key, threshold in thresholds.items():
             decisions = ["defect" if score >= threshold.value else "ok" for score in scores[name]]
             counts = figures.at[key]
@@ -233,7 +234,7 @@ def random_votes(inspector: Inspector, rng: random.Random) -> dict[str, Vote]:
 
 
 @pytest.mark.parametrize("kind", ["any", "majority"])
-@pytest.mark.parametrize("threshold", ["far", "f1", "f2", "safe"])
+@pytest.mark.parametrize("threshold", ["far", "f1", "f2", "youden", "safe"])
 @pytest.mark.parametrize("count", [1, 2, 3, 6])
 def test_a_policys_score_is_above_zero_exactly_when_it_decides_defect(
     inspector: Inspector, kind: str, threshold: ThresholdName, count: int

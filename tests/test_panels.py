@@ -115,6 +115,14 @@ def test_a_failed_member_is_shown_as_failed_with_its_reason() -> None:
     assert 'class="bar' not in html
 
 
+def test_a_probability_is_told_where_it_was_calibrated_and_nowhere_else() -> None:
+    report = make_report(votes=(make_vote("a", score=1.0, probability=0.07), make_vote("b", score=1.0)))
+    for language, said in (("en", "probability of a defect 0.0700"), ("fr", "probabilité d&#39;un défaut 0,0700")):
+        html = panels.votes_html(report, calibrations("a", "b"), language)  # type: ignore[arg-type]
+        assert html.count(said) == 1
+        assert html.count(said.split("0")[0]) == 1
+
+
 def test_an_energy_share_is_called_a_share_and_an_estimate() -> None:
     html = panels.votes_html(make_report(votes=(make_vote("a", score=1.0),)), calibrations("a"), "en")
     assert "Energy share (estimated)" in html

@@ -46,6 +46,13 @@ def shown() -> Exhibit:
     return exhibit(make_report(votes=votes), GREY, {"quiet": at(0.2), "loud": at(3.0)}, calibrations)
 
 
+def test_members_are_ordered_by_their_distance_to_the_line_whatever_its_unit() -> None:
+    votes = (make_vote("quiet", score=4.0), make_vote("loud", score=9.0, threshold_name="p ≤ 0.01"))
+    calibrations = {name: calibration(5.0) for name in ("quiet", "loud")}
+    shown = exhibit(make_report(votes=votes), GREY, {"quiet": at(0.2), "loud": at(3.0)}, calibrations)
+    assert views(shown)[:2] == ["loud", "quiet"]
+
+
 @pytest.mark.parametrize("value", [-5.0, 0.0, CLEAN])
 def test_what_is_as_on_good_parts_leaves_the_picture_as_it_is(value: float) -> None:
     assert np.array_equal(overlay(GREY, at(value), SCALE, opacity=1.0), GREY)

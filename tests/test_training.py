@@ -14,6 +14,7 @@ import torch
 from loopback_hub import LoopbackHub
 from released import use_hub
 from safetensors.torch import load_file
+from test_make_policies import NAMES
 from trained import args_for, knn_args, manifest, metrics, runs
 
 from anomaly import hub as registry
@@ -47,7 +48,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 def test_with_labelled_defects_there_are_ten_members(trained: Path) -> None:
     inspector = load_inspector(str(trained), "v1")
     assert tuple(inspector.members) == MEMBERS
-    assert list(inspector.policies) == ["majority", "safe"]
+    assert list(inspector.policies) == ["majority", "safe", *NAMES]
     assert inspector.policy().rule.threshold == "f1"
     assert inspector.file.category == "cable"
     assert inspector.file.labels[0] == "good"

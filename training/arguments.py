@@ -66,11 +66,27 @@ def run(main: Callable[[A], None], kind: type[A], argv: Sequence[str] | None = N
     args = kind(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
     if isinstance(args, RunArgs) and args.tag and not args.push:
         parser.error("--tag goes with --push REPO")
-    try:
+
+    def work() -> None:
         if isinstance(args, DataArgs) and is_repeated(args):
             repeat(main, args)
         else:
             main(args)
+
+    return exit_code(work)
+
+
+def command(module: str, text: str | None) -> argparse.ArgumentParser:
+    """The parser of a command that takes more than flags; shows the module's docstring as it is written."""
+    return argparse.ArgumentParser(
+        description=text, formatter_class=argparse.RawDescriptionHelpFormatter, prog=f"python -m training.{module}"
+    )
+
+
+def exit_code(work: Callable[[], object]) -> int:
+    """Runs, and turns what a person can mend into one line: 0 done, 1 wrong input."""
+    try:
+        work()
     except (VigieError, OSError, ValidationError) as error:  # also: a full disk, a setting that a detector refuses
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 1

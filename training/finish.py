@@ -30,6 +30,7 @@ from training.arguments import DataArgs, RunArgs
 from training.data import ALL, Split, data_figures, split_data
 from training.metrics import measured
 from training.pictures import load
+from training.probability import fit_probability
 
 __all__ = ["Split", "already_done", "finish", "identity", "pretrained", "push_run", "pushed", "split_data"]
 
@@ -125,6 +126,7 @@ def calibrated(detector: Detector, split: Split, far: float) -> Calibration:
         )
         if maxima
         else None,
+        probability=fit_probability(scores[False], scores[True]),
     )
 
 

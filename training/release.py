@@ -1,4 +1,8 @@
-"""Releases finished runs as an inspector: members at their commits, policies, figures on test, a card."""
+"""Releases finished runs as an inspector: members at their commits, policies, figures on test, a card.
+
+With --inspector, releases an inspector that exists with other policies: --policy FILE --tag v3. They are measured on
+the votes that the release carries in votes.json, or anew with --data DIR.
+"""
 
 import hashlib
 import json
@@ -10,33 +14,40 @@ from tempfile import TemporaryDirectory
 from typing import Literal
 
 from anomaly import hub
-from anomaly.calibration import Calibration, ThresholdName, least_good, read_calibration
+from anomaly.calibration import read_calibration
 from anomaly.cards import write_card
-from anomaly.datasets import Sample, read_dataset
+from anomaly.datasets import Sample
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError, ModelLoadError, RepoNotFoundError, RevisionNotFoundError
-from anomaly.evaluation import evaluate, hardware, versions
+from anomaly.evaluation import Row, hardware, score, summarise, versions
 from anomaly.figures import DataFigures, InspectorMetrics, ModelMetrics
 from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, Member, MemberRef
 from anomaly.model_repo import CARD_FILES, MODEL_FILES, load_detector
-from anomaly.policy import Policy, ReviewBand, Rule
 from training.arguments import flag, run
 from training.finish import RUN, manifest_path, push_run, pushed
-from training.hub_data import local_data
+from training.joint_votes import Joint, ask, figures_of, groups_in, price, split_samples
 from training.manifest import Manifest
+from training.policy_recipes import default_policies
+from training.revise_policies import counted, edited, publish, revise
+from training.votes_file import VOTES_FILE, stored
 
-_REVIEW = 0.10  # p-value below which a member that does not reach its threshold is unsure
+__all__ = ["Args", "calibration_votes", "default_policies", "kept_apart_samples", "main", "measure", "read_runs"]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args:
-    category: str = flag("what is inspected")
-    members: tuple[Path, ...] = flag("folders of finished runs")
+    category: str | None = flag("what is inspected", None)
+    members: tuple[Path, ...] = flag("folders of finished runs", ())
+    inspector: str | None = flag("in place of runs: an inspector whose members stay, where it is released again", None)
+    revision: str | None = flag("of that inspector (default main)", None)
+    policy: tuple[Path, ...] = flag("policies as JSON: they replace those of their names or are added", ())
+    default: str | None = flag("name of the policy that decides by default", None)
     out: Path | None = flag("folder for a local release, in the Hub's cache layout", None)
     push: str | None = flag("Hub repo (org/name) for the inspector; members go to org/name-<member>", None)
     tag: str | None = flag("of the release", None)
     name: str = flag("of a local release (org/name)", "local/inspector")
     data: Path | str | None = flag("to measure on; by default where the first run had it", None)
+    manifest: Path | None = flag("of an inspector: manifest.json of a run of its split, to count new policies on", None)
     layout: Literal["auto", "folder", "mvtec", "visa"] = flag("of the data", "auto")
     note: str | None = flag("what this release is for, one sentence in its card", None)
     country: str = flag("ISO 3166 alpha-3 code, for the estimate of emissions", "USA")
@@ -44,47 +55,79 @@ class Args:
 
 
 def main(args: Args) -> None:
+    if args.inspector is not None:
+        _revise(args, args.inspector)
+        return
+    if args.category is None or not args.members:
+        raise DataError("give --category and --members RUN..., or --inspector and --policy FILE")
     if (args.out is None) == (args.push is None):
         raise DataError("give either --out DIR or --push REPO")
-    runs = read_runs(args.members, args.category)
-    calibrations = {n: read_calibration(run / "calibration.json").categories[args.category] for n, run in runs.items()}
-    if args.push is None:
-        assert args.out is not None
-        owner, _, name = args.name.partition("/")
-        refs = {member: _store(run, args.out, f"{owner}/{name}-{member}") for member, run in runs.items()}
-    else:
-        refs = {member: _pushed(run, f"{args.push}-{member}") for member, run in runs.items()}
+    edited((), args.policy)  # before the work
+    category = args.category
+    runs = read_runs(args.members, category)
+    calibrations = {n: read_calibration(run / "calibration.json").categories[category] for n, run in runs.items()}
     first = ModelMetrics.model_validate_json((next(iter(runs.values())) / "metrics.json").read_bytes())
-    data = first.by_category[args.category].data if first.by_category else first.data
+    data = first.by_category[category].data if first.by_category else first.data
     labels = tuple(sorted({label for labels in data.counts.values() for label in labels}, key=_good_first))
+    members = [
+        Member(_ref(name, run, "local/run", "0" * 40), load_detector(run).detector.select(category), calibrations[name])
+        for name, run in runs.items()
+    ]
+    meter = EmissionsMeter(args.country, args.cpu_power_w)
+
+    def inspector(file: InspectorFile) -> Inspector:
+        return Inspector(file, members, source="release", revision="new", commit="0" * 40, meter=meter)
+
     file = InspectorFile(
-        category=args.category,
+        category=category,
         labels=labels,
-        members=tuple(MemberRef(name=n, repo=r, commit=c, sha256=_sha256(runs[n])) for n, (r, c) in refs.items()),
+        members=tuple(member.ref for member in members),
         policies=default_policies(calibrations),
         default_policy="majority",
     )
+    joint = calibration_votes(inspector(file), runs, args.data, args.layout)
+    policies = edited(default_policies(calibrations, joint, category), args.policy)
+    file = file.model_copy(update={"policies": policies, "default_policy": args.default or file.default_policy})
+    ready = inspector(file)  # refuses a policy that is wrong, before anything is pushed
+    if args.push is None:
+        assert args.out is not None
+        owner, _, name = args.name.partition("/")
+        refs = [_ref(m, run, *_store(run, args.out, f"{owner}/{name}-{m}")) for m, run in runs.items()]
+    else:
+        refs = [_ref(m, run, *_pushed(run, f"{args.push}-{m}")) for m, run in runs.items()]
+    file = file.model_copy(update={"members": tuple(refs)})
     if (commit := _released(args, file)) is not None:
         print(f"{args.push or args.name}@{commit}: released already")
         return
-    metrics = measure(args, runs, file, calibrations, data)
+    metrics, rows = measure(ready, next(iter(runs.values())), data, args.data, args.layout)
+    metrics = metrics.model_copy(update={"held_out": counted(file.policies, ready, joint)})
+    repo = args.push or args.name
     with TemporaryDirectory() as folder:
-        released = Path(folder)
-        (released / INSPECTOR_FILE).write_text(file.model_dump_json(indent=1) + "\n")
-        (released / "metrics.json").write_text(metrics.model_dump_json(indent=1) + "\n")
-        repo = args.push or args.name
-        write_card(released, args.push)
-        if args.note:
-            card = released / "README.md"
-            card.write_text(card.read_text() + f"\n## This release\n\n{args.note}\n")
-        files = (INSPECTOR_FILE, *CARD_FILES)
-        if args.push:
-            commit = hub.push(released, repo, files=files, message=args.note or f"Vigie {args.tag or ''}", tag=args.tag)
-        else:
-            assert args.out is not None
-            commit = hub.store(released, args.out, repo, files=files, tag=args.tag)
+        if joint is not None:
+            votes = stored(ready, joint, rows, metrics.hardware)
+            (Path(folder) / VOTES_FILE).write_text(votes.model_dump_json() + "\n", encoding="utf-8")
+        commit = publish(Path(folder), hub.Source(repo, repo, args.out), file, metrics, tag=args.tag, note=args.note)
     where = f" in {args.out}" if args.out else ""
     print(f"released {repo}@{commit}{where}" + (f" as {args.tag}" if args.tag else ""))
+
+
+def _revise(args: Args, inspector: str) -> None:
+    if args.members or args.out or args.push or not args.policy:
+        raise DataError("--inspector goes with --policy FILE: its members stay, and it is released where it is")
+    commit = revise(
+        inspector,
+        args.policy,
+        revision=args.revision,
+        tag=args.tag,
+        note=args.note,
+        default=args.default,
+        data=args.data,
+        layout=args.layout,
+        country=args.country,
+        cpu_power_w=args.cpu_power_w,
+        manifest=args.manifest,
+    )
+    print(f"released {inspector}@{commit}" + (f" as {args.tag}" if args.tag else ""))
 
 
 def read_runs(folders: Sequence[Path], category: str) -> dict[str, Path]:
@@ -122,80 +165,46 @@ def _with_arch(run: Path) -> str:
     return f"classifier_{json.loads((run / 'config.json').read_text())['config']['architecture']}"
 
 
-def default_policies(calibrations: Mapping[str, Calibration]) -> tuple[Policy, ...]:
-    """`majority` and `safe`, at the thresholds that every member has, among the members that can tell good from bad."""
-    labelled = all("safe" in calibration.thresholds for calibration in calibrations.values())
-    enough = min(len(calibration.good_scores) for calibration in calibrations.values()) >= least_good(_REVIEW)
-    majority = {
-        "en": "Defect when more than half of the detectors it asks reach their threshold; review when it is close.",
-        "fr": "Défaut quand plus de la moitié des détecteurs consultés atteint son seuil ; à revoir si limite.",
-    }
-    safe = {
-        "en": "Defect when any detector it asks reaches the threshold below which no held-out defect was missed.",
-        "fr": "Défaut dès qu'un détecteur consulté atteint le seuil qui n'a manqué aucun défaut mis de côté.",
-    }
-    careful = {
-        "en": "Defect when any detector reaches its false-alarm threshold. No labelled defects were held out, so it is "
-        "not known what it misses.",
-        "fr": "Défaut dès qu'un détecteur atteint son seuil de fausse alarme. Aucun défaut étiqueté n'a été mis de "
-        "côté : ce qu'elle manque n'est pas connu.",
-    }
-    voters = _telling(calibrations, "f1" if labelled else "far")
-    careful_voters = _telling(calibrations, "safe" if labelled else "far")
-    return (
-        Policy(
-            name="majority",
-            description=majority,
-            rule=Rule(kind="majority", members=voters, threshold="f1" if labelled else "far"),
-            advisory=tuple(name for name in calibrations if name not in voters),
-            required=voters,
-            review=ReviewBand(p_value=_REVIEW) if enough else None,
-        ),
-        Policy(
-            name="safe",
-            description=safe if labelled else careful,
-            rule=Rule(kind="any", members=careful_voters, threshold="safe" if labelled else "far"),
-            required=careful_voters,
-        ),
-    )
-
-
-def _telling(calibrations: Mapping[str, Calibration], threshold: ThresholdName) -> tuple[str, ...]:
-    """Members that let at least half of the held-out good parts pass; the others call nearly everything a defect.
-
-    A weak detector reaches its best F1, and misses no defect, by rejecting all. If all are such, the least bad vote.
-    """
-    found = {name: calibration.thresholds[threshold] for name, calibration in calibrations.items()}
-    least = min(t.false_alarms for t in found.values())
-    return tuple(n for n, t in found.items() if t.false_alarms <= max(t.good / 2, least))
+def calibration_votes(
+    inspector: Inspector,
+    runs: Mapping[str, Path],
+    data: Path | str | None = None,
+    layout: Literal["auto", "folder", "mvtec", "visa"] = "auto",
+) -> Joint | None:
+    """What all members say of the pictures they were calibrated on; None, and said why, where these cannot be had."""
+    category, first = inspector.file.category, next(iter(runs.values()))
+    try:
+        samples = split_samples(first, category, "calibrate", data, layout)
+    except DataError as error:
+        print(f"only the policies majority and safe, the calibration pictures are not there: {error}")
+        return None
+    figures = {name: figures_of(run / "metrics.json", category) for name, run in runs.items()}
+    groups = groups_in(Manifest.model_validate_json(manifest_path(first, category).read_bytes()))
+    return Joint(ask(inspector, samples, groups), price(inspector, figures))
 
 
 def measure(
-    args: Args,
-    runs: Mapping[str, Path],
-    file: InspectorFile,
-    calibrations: Mapping[str, Calibration],
-    data: DataFigures,
-) -> InspectorMetrics:
-    """The ensemble's figures on the pictures that the runs kept apart."""
-    samples = kept_apart_samples(next(iter(runs.values())), args.category, args.data, args.layout)
-    refs = {ref.name: ref for ref in file.members}
-    members = [
-        Member(refs[name], load_detector(run).detector.select(args.category), calibrations[name])
-        for name, run in runs.items()
-    ]
-    meter = EmissionsMeter(args.country, args.cpu_power_w)
-    inspector = Inspector(file, members, source="release", revision="new", commit="0" * 40, meter=meter)
-    found = evaluate(inspector, samples, data=data.name, split="test", progress=True)
-    return InspectorMetrics(
-        category=args.category,
-        data=data,
+    inspector: Inspector,
+    run: Path,
+    figures: DataFigures,
+    data: Path | str | None = None,
+    layout: Literal["auto", "folder", "mvtec", "visa"] = "auto",
+) -> tuple[InspectorMetrics, tuple[Row, ...]]:
+    """The ensemble's figures on the pictures that the runs kept apart, and the votes that they are of."""
+    samples = kept_apart_samples(run, inspector.file.category, data, layout)
+    with TemporaryDirectory(prefix="vigie-") as folder:
+        scored = score(inspector, samples, Path(folder), progress=True)
+        found = summarise(scored, data=figures.name, split="test")
+    metrics = InspectorMetrics(
+        category=inspector.file.category,
+        data=figures,
         members=found.members,
         policies=found.policies,
         hardware=hardware(),
-        country=args.country,
+        country=inspector.meter.country,
         versions=versions(),
     )
+    return metrics, scored.rows
 
 
 def kept_apart_samples(
@@ -215,21 +224,7 @@ def kept_apart_samples(
     Raises:
         DataError: it kept none apart, or one of them is another picture now.
     """
-    recorded = json.loads((run / RUN).read_text())
-    root, _ = local_data(str(data or recorded["data"]))
-    chosen = recorded["layout"] if layout == "auto" else layout
-    by_path = {sample.relative: sample for sample in read_dataset(root, category, chosen).samples}
-    manifest = Manifest.model_validate_json(manifest_path(run, category).read_bytes())
-    kept_apart = {entry.path: entry.sha256 for entry in manifest.entries if entry.split == "test"}
-    if not kept_apart:
-        raise DataError(f"{run} kept no test pictures apart to measure the release on; train with a test part")
-    for path, sha256 in kept_apart.items():
-        if path not in by_path or hashlib.sha256(by_path[path].path.read_bytes()).hexdigest() != sha256:
-            raise DataError(
-                f"{root}: {path} is not the test picture that {run} kept apart; give --data with the pictures of the "
-                "run, or train again on this data"
-            )
-    return [by_path[path] for path in kept_apart]
+    return split_samples(run, category, "test", data, layout)
 
 
 def _released(args: Args, file: InspectorFile) -> str | None:
@@ -257,8 +252,9 @@ def _pushed(run: Path, repo_id: str) -> tuple[str, str]:
     return repo_id, push_run(run, repo_id, None)
 
 
-def _sha256(run: Path) -> str:
-    return hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+def _ref(name: str, run: Path, repo: str, commit: str) -> MemberRef:
+    sha256 = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+    return MemberRef(name=name, repo=repo, commit=commit, sha256=sha256)
 
 
 def _good_first(label: str) -> tuple[bool, str]:

@@ -13,11 +13,9 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from anomaly.emissions import EmissionsMeter
-from anomaly.errors import VigieError
 from anomaly.evaluation import score, summarise
+from training.arguments import command, exit_code
 from training.cost import Cost, cost
 from training.image_metrics import RESAMPLES
 from training.metrics import with_levels
@@ -30,19 +28,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Exit code 0 done, 1 wrong input, 2 usage."""
     given = list(sys.argv[1:] if argv is None else argv)
     args = _parser().parse_args(given)
-    command = shlex.join(["python", "-m", "training.report", *given])
-    try:
-        write_report(args, command)
-    except (VigieError, OSError, ValidationError) as error:
-        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
-    return 0
+    words = shlex.join(["python", "-m", "training.report", *given])
+    return exit_code(lambda: write_report(args, words))
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, prog="python -m training.report"
-    )
+    parser = command("report", __doc__)
     parser.add_argument("sources", nargs="+", metavar="RUN_OR_INSPECTOR", help="folders of runs, or one inspector")
     parser.add_argument("--data", required=True, help="folder of pictures, or hf://datasets/ORG/NAME@REVISION")
     parser.add_argument("--out", required=True, type=Path, help="folder for report.html and metrics.json")

@@ -105,6 +105,7 @@ def _plots(file: ReportFile, scored: Scored) -> dict[str, tuple[str, str]]:
 
     makers: dict[str, Callable[[], str]] = {
         "roc": curves,
+        "reliability": lambda: draw.reliability_diagram(scored),
         "learning": learning,
         "features": features,
         "pareto": cost_and_quality,

@@ -66,11 +66,11 @@ def cases(scored: Scored, leader: str) -> list[Case]:
             chosen[ordered[-1]] = "lowest score"
         else:
             chosen = {ordered[0]: "the only one"}
-        found += [_case(scored, index, rank) for index, rank in chosen.items()]
+        found += [case_of(scored, index, rank) for index, rank in chosen.items()]
     return found
 
 
-def _case(scored: Scored, index: int, rank: str) -> Case:
+def case_of(scored: Scored, index: int, rank: str) -> Case:
     row = scored.rows[index]
     picture = images.read(row.sample.path)
     tiles = [Tile("picture", _uri(picture))]

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from anomaly.datasets import GOOD
 from anomaly.detectors import Detector
 from anomaly.evaluation import Scored
+from anomaly.probability import expected_calibration_error, reliability, why_no_probability
 
 # Mid-tones that stand out from white and from black; a line style beside the colour, for those who see few of them.
 COLOURS = ("#2f7fc1", "#d9772b", "#3b9b5b", "#c8485a", "#8c66c8", "#93734f", "#c65fa4", "#708090", "#9a9a2a", "#2aa0a5")
@@ -53,6 +54,44 @@ def roc_and_precision(scored: Scored, thresholds: Mapping[str, float]) -> str:
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
     roc.legend(loc="lower right", fontsize=9)
     return _svg(figure, "roc")
+
+
+def reliability_diagram(scored: Scored) -> str:
+    """Probabilities of a defect against the share of defects found, for every member that was calibrated for one.
+
+    Args:
+        scored: a split with good and defective pictures.
+
+    Raises:
+        ValueError: no member gives a probability.
+    """
+    voted = {
+        name: [(vote.probability, row.sample.is_defect) for row, vote in votes if vote.probability is not None]
+        for name in scored.inspector.members
+        if (votes := [(row, vote) for row in scored.rows if (vote := row.vote(name)) is not None])
+    }
+    voted = {name: pairs for name, pairs in voted.items() if pairs}
+    if not voted:
+        raise ValueError(f"no detector gives a probability of a defect: {why_no_probability(0, 0)}")
+    figure, axes = _figure(1, 1, 5.6, 4.4)
+    axes.plot([0, 1], [0, 1], color=_FAINT, linewidth=1)
+    for i, (name, pairs) in enumerate(voted.items()):
+        said, truth = [p for p, _ in pairs], [defect for _, defect in pairs]
+        bins = reliability(said, truth)
+        label = f"{name}, ECE {expected_calibration_error(said, truth):.3f}"
+        axes.plot(
+            [b.said for b in bins],
+            [b.found for b in bins],
+            color=COLOURS[i % len(COLOURS)],
+            marker=_MARKERS[i % len(_MARKERS)],
+            markersize=5,
+            linewidth=1.4,
+            label=label,
+        )
+    axes.set(xlabel="probability of a defect, as said", ylabel="share of defects, as found", title="Reliability")
+    axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02))
+    axes.legend(fontsize=8, loc="center left", bbox_to_anchor=(1.01, 0.5))
+    return _svg(figure, "reliability")
 
 
 def learning_curves(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
