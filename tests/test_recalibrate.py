@@ -12,6 +12,7 @@ from levels import detectors, inspector_of, write_pictures
 from PIL import Image
 from tiny import as_picture, good_images, tiny_calibration
 
+from anomaly import hub as registry
 from anomaly.calibration import CalibrationFile, read_calibration
 from anomaly.cards import write_card
 from anomaly.datasets import Dataset
@@ -253,6 +254,32 @@ def test_an_inspector_gets_a_new_revision_and_the_old_ones_stay(
     said = capsys.readouterr().out
     assert "as v3" in said
     assert "whether the members were trained on these pictures" in said
+
+
+def test_p_values_that_fewer_good_parts_cannot_give_are_raised_and_that_is_said(
+    inspector_folder: Path, cables_good: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = str(shutil.copytree(inspector_folder, tmp_path / "cache") / "models--test--cable-inspector")
+    inspector = load_inspector(source, "v2")
+    least = inspector.members[next(iter(inspector.members))].calibration.smallest_p_value
+    for path in sorted(cables_good.iterdir())[4:]:
+        path.unlink()
+    assert least < 1 / 5  # of the four new parts
+    name = next(iter(inspector.members))
+    step = {"members": [name], "accept": {"p_value": 0.5}, "reject": {"p_value": least}}
+    rule = {"kind": "cascade", "steps": [step]}
+    strict = {"name": "STRICT", "description": {"en": "x", "fr": "x"}, "rule": rule}
+    place = registry.parse_source(source)
+    folder = registry.download(place, inspector.commit, ["inspector.json"])
+    (tmp_path / "new").mkdir()
+    file = json.loads((folder / "inspector.json").read_text())
+    file["policies"].append(strict)
+    (tmp_path / "new/inspector.json").write_text(json.dumps(file))
+    registry.store(tmp_path / "new", place.folder, place.repo_id, files=["inspector.json"], tag="v5")
+    recalibrate.main(Args(inspector=source, revision="v5", good=cables_good, tag="v6"))
+    made = next(p for p in load_inspector(source, "v6").file.policies if p.name == "STRICT")
+    assert made.rule.steps[0].reject.p_value == pytest.approx(1 / 5)
+    assert "STRICT: p-values below 0.2000 become that" in capsys.readouterr().out
 
 
 def test_an_inspector_can_be_released_into_another_folder(

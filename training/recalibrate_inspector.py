@@ -1,4 +1,7 @@
-"""An inspector's next revision from new good parts: the same weights and policies, every member calibrated anew."""
+"""An inspector's next revision from new good parts: the same weights, every member calibrated anew.
+
+Its policies stay, but for p-values that fewer good parts cannot give.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -16,6 +19,7 @@ from anomaly.evaluation import evaluate, hardware, versions
 from anomaly.figures import DataFigures, InspectorMetrics, ModelMetrics
 from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, Member, load_at
 from anomaly.model_repo import CARD_FILES, MODEL_FILES
+from training.cross_validated import within_reach
 from training.hub_data import local_data
 from training.manifest import Manifest
 from training.new_parts import NewParts, check_new, in_words, recalibrated, words_of, write_model
@@ -72,9 +76,15 @@ def recalibrate_inspector(
         )
         for name, member in loaded.members.items()
     }
+    calibrations = {name: member.calibration for name, member in members.items()}
+    policies = tuple(within_reach(policy, calibrations) for policy in loaded.file.policies)
+    kept = loaded.file.model_copy(update={"policies": policies})
     checked = Inspector(  # refuses a policy that could not fire any more, before anything is written
-        loaded.file, list(members.values()), source=source, revision="new", commit="0" * 40, meter=meter
+        kept, list(members.values()), source=source, revision="new", commit="0" * 40, meter=meter
     )
+    if raised := [policy.name for policy in policies if policy not in loaded.file.policies]:
+        least = max(calibration.smallest_p_value for calibration in calibrations.values())
+        print(f"{', '.join(raised)}: p-values below {least:.4f} become that, the least that these good parts can give")
     refs = []
     for name, member in members.items():
         with TemporaryDirectory() as work:
@@ -82,7 +92,7 @@ def recalibrate_inspector(
             at = _publish(Path(work), target, member.ref.repo, files, None)
         refs.append(member.ref.model_copy(update={"commit": at}))
         print("\n".join(in_words(name, loaded.members[name].calibration, member.calibration)))
-    new = loaded.file.model_copy(update={"members": tuple(refs)})
+    new = kept.model_copy(update={"members": tuple(refs)})
     with TemporaryDirectory() as work:
         files = _write_inspector(Path(work), place, commit, new, checked, samples, data, parts)
         made = _publish(Path(work), target, place.repo_id, files, tag)
