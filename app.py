@@ -4,7 +4,9 @@ Nothing heavy is imported before the page is served; models are loaded in the ba
 """
 
 import os
+from collections.abc import Callable
 from dataclasses import asdict
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,28 +14,64 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it calls home as s
 
 import gradio as gr
 
-from anomaly import render, serving
-from anomaly.page import MODEL_LANE, Page, Picture, layout, path_of, told, wire
+from anomaly import batch, render, serving
+from anomaly.batch_tab import BATCH_LANE, Pictures, batch_tab, uploaded
+from anomaly.compare_pair import SIDES, as_json, compare_pair, read_ask
+from anomaly.compare_tab import compare_tab
+from anomaly.mcp_tools import speak_json
+from anomaly.models_tab import models_tab
+from anomaly.monitor_tab import monitor_tab
+from anomaly.page import ASIDE, MODEL_LANE, Page, Picture, layout, path_of, told, top, wire
 from anomaly.settings import Settings
+from anomaly.texts import Language, say
 
 CSS = Path(__file__).with_name("app.css")
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif"]  # none to fetch
 QUEUE = 16
+TABS: dict[str, Callable[[Page, Settings], Any]] = {
+    "tab_batch": batch_tab,
+    "tab_compare": compare_tab,
+    "tab_models": models_tab,
+    "tab_monitor": monitor_tab,
+}
 
 
 def build_app(settings: Settings | None = None) -> gr.Blocks:
     """The page and its endpoints. Launch it with `serve`, which also warms it up."""
     chosen = settings or Settings()
     with gr.Blocks(title="Vigie", delete_cache=(3600, 3600)) as demo:
-        page = layout(chosen)
+        page, tabs = tabbed(chosen)
         wire(demo, page, chosen)
-        publish(page, chosen)
+        page.language.change(name_tabs, page.language, tabs, **ASIDE)
+        publish(demo, page, chosen)
     demo.queue(max_size=QUEUE)
     return demo
 
 
-def publish(page: Page, settings: Settings) -> None:
-    """The public endpoints. An empty inspector, revision or policy stands for the default one."""
+def tabbed(settings: Settings) -> tuple[Page, list[gr.Tab]]:
+    """Builds the tabs, in the order of TABS after the one that inspects."""
+    above = top()
+    with gr.Tabs(elem_id="tabs"):
+        with gr.Tab(say("tab_inspect", "en"), id="tab_inspect", elem_id="tab-inspect") as first:
+            page = layout(settings, *above)
+        tabs = [first]
+        for key, build in TABS.items():
+            with gr.Tab(say(key, "en"), id=key, elem_id=key.replace("_", "-")) as tab:
+                build(page, settings)
+            tabs.append(tab)
+    return page, tabs
+
+
+def name_tabs(language: Language) -> list[Any]:
+    """The labels of the tabs."""
+    return [gr.Tab(label=say(key, language)) for key in ("tab_inspect", *TABS)]
+
+
+def publish(demo: gr.Blocks, page: Page, settings: Settings) -> None:
+    """The public endpoints, as docs/API.md has them. Each is a tool of the MCP server as well, told by its docstring.
+
+    An empty inspector, revision or policy stands for the default one.
+    """
 
     def inspect(image: Picture, inspector: str, revision: str, policy: str) -> tuple[dict[str, Any], Any]:
         """Decides whether the part in a picture is good.
@@ -50,8 +88,60 @@ def publish(page: Page, settings: Settings) -> None:
         """
         with told("en"):
             exhibit = serving.inspect(settings, path_of(image, "en"), inspector, revision, policy)
-        drawn = render.draw(exhibit, render.views(exhibit)[0], render.OPACITY)
-        return exhibit.report.model_dump(mode="json"), render.stamped(drawn, exhibit.report)
+            drawn = render.draw(exhibit, render.views(exhibit)[0], render.OPACITY)
+            return exhibit.report.model_dump(mode="json"), render.stamped(drawn, exhibit.report)
+
+    def inspect_batch(files: Pictures, inspector: str, revision: str, policy: str) -> list[dict[str, Any]]:
+        """Decides on many pictures, one after the other. One that is no good does not stop the others.
+
+        Args:
+            files: picture files, and ZIP archives of picture files; the limits are those of /health.
+            inspector: one of those that /health lists; the first one if empty.
+            revision: tag, branch or commit of the inspector; its latest tag if empty.
+            policy: one of those that /policies lists; the inspector's default if empty.
+
+        Returns:
+            For each picture, in order: file (its name) and report; or file, error and code, where there is none.
+        """
+        with told("en"):
+            waiting = batch.entries(uploaded(files), batch.limits_of(settings))
+            rows = batch.inspect_all(settings, waiting, inspector, revision, policy, draw=False)
+            return [batch.as_json(row) for row in rows]
+
+    def compare(image: Picture, inspector: str, first: dict[str, str], second: dict[str, str]) -> dict[str, Any]:
+        """Inspects one picture twice, with two revisions or two policies, and says what differs.
+
+        Args:
+            image: a picture file, as for /inspect.
+            inspector: one of those that /health lists; the first one if empty.
+            first: {"revision": ..., "policy": ...}; what is left out is the default one.
+            second: the same for the other side.
+
+        Returns:
+            first and second (a report each), differences (whether the decision, the commit and the policy differ, what
+            differs in each member's vote, energy_mj and duration_ms of the second less the first), and errors. A side
+            that cannot be inspected is null and has its code and message in errors; differences is null then. If
+            neither side can, the call fails.
+        """
+        with told("en"):
+            sides = read_ask(first, "first"), read_ask(second, "second")
+            return as_json(compare_pair(settings, path_of(image, "en"), inspector, *sides))
+
+    def feedback(image: Picture, report: dict[str, Any], label: str) -> dict[str, Any]:
+        """Says what the part in a picture really is, for detectors to learn from. The app stores picture and report.
+
+        Args:
+            image: the picture file that was inspected.
+            report: what /inspect answered on it.
+            label: good, or a type of defect (letters, digits, - and _).
+
+        Returns:
+            outcome (stored; known: it had this label; moved: it had another one), label, and pictures (labelled so
+            far). The call fails where the app collects no labels.
+        """
+        with told("en"):
+            stored = serving.give_feedback(settings, path_of(image, "en"), report, label)
+            return {"outcome": stored.outcome, "label": stored.label, "pictures": stored.pictures}
 
     def revisions(inspector: str = "") -> list[dict[str, str]]:
         """Lists the revisions of an inspector: tags (latest first), branches, recent commits.
@@ -82,22 +172,31 @@ def publish(page: Page, settings: Settings) -> None:
             for entry in file.policies
         ]
 
-    def state() -> dict[str, Any]:
+    def health() -> dict[str, Any]:
         """Says whether the app is warm.
 
         Returns:
-            status (starting, ready or failed), problem (why it failed), version, inspectors, and the loaded ones with
-            their revisions and commits.
+            status (starting, ready or failed), problem (why it failed), version, inspectors, the loaded ones with
+            their revisions and commits, limits (bytes of a picture; batch_files and batch_bytes, unpacked, of
+            /inspect_batch), and mcp (whether the MCP server is on).
         """
-        return serving.health(settings)
+        return {**serving.health(settings), "mcp": demo.mcp_server}
 
     with gr.Row(visible=False):
         names = [gr.Textbox("", label=name) for name in ("inspector", "revision", "policy")]
         answer = [gr.JSON(label="report"), gr.Image(format="png", label="overlay")]
         gr.Button().click(inspect, [page.picture, *names], answer, api_name="inspect", preprocess=False, **MODEL_LANE)
+        sides = [gr.JSON(label=name, value={}) for name in SIDES]
+        compared = [page.picture, names[0], *sides], gr.JSON(label="comparison")
+        gr.Button().click(compare, *compared, api_name="compare", preprocess=False, **MODEL_LANE)
+        many, rows = gr.File(file_count="multiple", label="files"), gr.JSON(label="results")
+        gr.Button().click(inspect_batch, [many, *names], rows, api_name="inspect_batch", preprocess=False, **BATCH_LANE)
+        said = [page.picture, gr.JSON(label="report"), gr.Textbox("", label="label")]
+        taken = gr.JSON(label="result")
+        gr.Button().click(feedback, said, taken, api_name="feedback", preprocess=False, concurrency_limit=None)
     gr.api(revisions, queue=False)
     gr.api(policies, queue=False)
-    gr.api(state, api_name="health", queue=False)
+    gr.api(health, queue=False)
 
 
 def serve(settings: Settings, **options: Any) -> gr.Blocks:
@@ -114,11 +213,14 @@ def serve(settings: Settings, **options: Any) -> gr.Blocks:
         ),
         css_paths=CSS,
         footer_links=["api"],
-        max_file_size=settings.max_bytes,
+        max_file_size=max(settings.max_bytes, settings.batch_bytes),  # a ZIP; a picture's limit is told in our words
         ssr_mode=False,
+        mcp_server=find_spec("mcp") is not None,
         prevent_thread_lock=True,
         **options,
     )
+    if demo.mcp_server_obj is not None:
+        speak_json(demo.mcp_server_obj)
     serving.start_warming(settings)
     return demo
 

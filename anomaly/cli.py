@@ -177,6 +177,50 @@ def drift(
 
 
 @app.command()
+def watch(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="where a camera drops its pictures, at any depth")],
+    out: Annotated[Path, typer.Option(dir_okay=False, help="log to append to: a report, or an error, a line")],
+    inspector: InspectorOption = str(STARTER),
+    revision: RevisionOption = None,
+    policy: Annotated[str | None, typer.Option(help="by default the inspector's own")] = None,
+    once: Annotated[bool, typer.Option("--once", help="end when all that is there is logged")] = False,
+    interval: Annotated[
+        float, typer.Option(min=0.05, help="seconds between two looks; a file that changed in between is waited for")
+    ] = 1.0,
+    country: CountryOption = None,
+) -> None:
+    """Inspect what a camera drops into a folder, each picture exactly once, also across a restart. Ctrl-C ends it."""
+    import signal
+    import threading
+
+    from anomaly import images
+    from anomaly.inspector import load_inspector
+    from anomaly.report import Report
+    from anomaly.watch import watch as watch_folder
+
+    loaded = load_inspector(inspector, revision, meter=_meter(country))
+    loaded.policy(policy)
+
+    def told(file: str, outcome: Report | VigieError) -> None:
+        if isinstance(outcome, Report):
+            typer.echo(f"{file}: {outcome.decision.upper()}. {outcome.reason['en']}")
+        else:
+            typer.echo(f"error: {outcome}", err=True)
+
+    def inspected(path: Path) -> Report:
+        return loaded.inspect(images.read(path, loaded.file.limits), policy).report
+
+    stop = threading.Event()
+    usual = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        counts = watch_folder(folder, out, inspected, once=once, interval_s=interval, stop=stop, told=told)
+    finally:
+        for number, handler in usual.items():
+            signal.signal(number, handler)
+    typer.echo(f"{out}: {counts.inspected} inspected, {counts.failed} logged as errors", err=True)
+
+
+@app.command()
 def revisions(inspector: InspectorOption = str(STARTER)) -> None:
     """List tags, branches and recent commits."""
     from anomaly import hub
@@ -212,6 +256,14 @@ def policy_schema() -> None:
     from anomaly.policy import Policy
 
     typer.echo(json.dumps(Policy.model_json_schema(), indent=1))
+
+
+@app.command("report-schema")
+def print_report_schema() -> None:
+    """Print the JSON schema of reports, which programs check what they get from the API against."""
+    from anomaly.report import report_schema
+
+    typer.echo(json.dumps(report_schema(), indent=1))
 
 
 def _save_heatmaps(

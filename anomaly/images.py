@@ -17,7 +17,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 from pydantic import BaseModel, ConfigDict, Field
 
-from anomaly.errors import ImageError
+from anomaly.errors import ImageError, ImageTooLargeError, ImageTooSmallError
 
 # What is read, and nothing else: Pillow's other plugins (EPS runs Ghostscript, PDF, PSD ...) are never asked.
 # First bytes of the file -> the class that reads it. RIFF is also WAV and AVI; WebPImageFile looks further.
@@ -92,7 +92,7 @@ def read(source: bytes | str | Path | Image.Image, limits: ImageLimits = DEFAULT
         smallest = f"{limits.min_side} x {limits.min_side} pixels"
         largest = f"{limits.max_pixels:,} pixels and {limits.max_bytes:,} bytes"
         accepted = f"{', '.join(FORMATS)} from {smallest} to {largest}"
-        raise ImageError(f"{_name(source)} {error}; accepted: {accepted}") from error
+        raise type(error)(f"{_name(source)} {error}; accepted: {accepted}") from error
 
 
 def digest(image: RgbImage) -> str:
@@ -130,7 +130,7 @@ def _bytes(source: bytes | str | Path, limits: ImageLimits) -> bytes:
     if not data:
         raise ImageError("is empty (0 bytes)")
     if len(data) > limits.max_bytes:
-        raise ImageError(f"has more than {limits.max_bytes:,} bytes")
+        raise ImageTooLargeError(f"has more than {limits.max_bytes:,} bytes")
     return data
 
 
@@ -170,13 +170,13 @@ def _check(image: Image.Image, limits: ImageLimits) -> None:
         raise ImageError(f"is {image.format}")
     width, height = image.size
     if width * height > limits.max_pixels:
-        raise ImageError(f"declares {width} x {height} = {width * height:,} pixels, which is too many")
+        raise ImageTooLargeError(f"declares {width} x {height} = {width * height:,} pixels, which is too many")
     if min(width, height) < limits.min_side:
-        raise ImageError(f"has only {width} x {height} pixels")
+        raise ImageTooSmallError(f"has only {width} x {height} pixels")
     if isinstance(image, TiffImageFile):  # tiles may be larger than the picture, and whole tiles are allocated
         tile = [image.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_LENGTH)]
         if not all(isinstance(side, int) for side in tile) or tile[0] * tile[1] > limits.max_pixels:
-            raise ImageError(f"declares tiles of {tile[0]} x {tile[1]} pixels, which is too many")
+            raise ImageTooLargeError(f"declares tiles of {tile[0]} x {tile[1]} pixels, which is too many")
 
 
 def _pixels(image: Image.Image) -> RgbImage:

@@ -19,7 +19,7 @@ from anomaly.boxes import BoxSettings, find_boxes
 from anomaly.calibration import Calibration
 from anomaly.detectors import Boxes, Detector, DetectorOutput
 from anomaly.emissions import Emissions, EmissionsMeter, shares
-from anomaly.errors import InspectionError, ModelLoadError, PolicyError
+from anomaly.errors import InspectionError, ModelLoadError, PolicyError, UnknownPolicyError
 from anomaly.explain import explain
 from anomaly.images import ImageLimits, RgbImage, digest
 from anomaly.model_repo import MODEL_FILES, load_detector
@@ -122,7 +122,7 @@ class Inspector:
         try:
             return self.policies[name or self.file.default_policy]
         except KeyError:
-            raise PolicyError(f"unknown policy {name!r}; this inspector has {sorted(self.policies)}") from None
+            raise UnknownPolicyError(f"unknown policy {name!r}; this inspector has {sorted(self.policies)}") from None
 
     def inspect(
         self, image: RgbImage, policy: str | None = None, *, revision: str | None = None, warnings: Sequence[str] = ()

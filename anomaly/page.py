@@ -10,14 +10,17 @@ from typing import Any
 import gradio as gr
 from gradio.utils import get_upload_folder
 
-from anomaly import panels, render, serving
+from anomaly import deep_link, panels, render, serving
 from anomaly.cost_panel import CostPanel, cost_panel, wire_costs
 from anomaly.drift_panel import drift_html
-from anomaly.errors import VigieError
+from anomaly.errors import INTERNAL, NoPictureError, NotUploadedError, VigieError
+from anomaly.feedback_panel import FeedbackPanel, feedback_panel, wire_feedback
 from anomaly.hub import parse_source
+from anomaly.link_panel import LinkPanel, link_panel, notes_update, wire_link
 from anomaly.policy import Text
 from anomaly.settings import STARTER, Settings
 from anomaly.texts import LANGUAGES, Language, language_of, say
+from anomaly.what_if_panel import WhatIfPanel, what_if_panel, wire_what_if
 from anomaly.why_panel import promises_html, why_html
 
 Picture = dict[str, Any] | None  # gradio's FileData, taken raw: its own preprocessing fails without a message
@@ -70,6 +73,9 @@ class Page:
     moved: gr.Accordion
     drift: gr.HTML
     costs: CostPanel
+    what_if: WhatIfPanel
+    link: LinkPanel
+    feedback: FeedbackPanel
 
 
 def words(language: Language) -> dict[str, dict[str, Any]]:
@@ -96,13 +102,18 @@ def words(language: Language) -> dict[str, dict[str, Any]]:
     }
 
 
-def layout(settings: Settings) -> Page:
-    """Builds the page, in English."""
+def top() -> tuple[gr.HTML, gr.Radio]:
+    """Builds what is above all tabs, in English: the name, and the language."""
+    with gr.Row(elem_id="top"):
+        header = gr.HTML(padding=False, **words("en")["header"])
+        language = gr.Radio(list(LANGUAGES.items()), value="en", show_label=False, container=False, elem_id="language")
+    return header, language
+
+
+def layout(settings: Settings, header: gr.HTML, language: gr.Radio) -> Page:
+    """Builds the tab that inspects, in English; what is above it is given."""
     texts = words("en")
     sources = [(Path(source).name if Path(source).is_dir() else source, source) for source in settings.inspectors]
-    with gr.Row(elem_id="top"):
-        header = gr.HTML(padding=False, **texts["header"])
-        language = gr.Radio(list(LANGUAGES.items()), value="en", show_label=False, container=False, elem_id="language")
     with gr.Row():
         with gr.Column(scale=2, min_width=300, elem_id="ask"):
             picture = gr.Image(
@@ -115,6 +126,7 @@ def layout(settings: Settings) -> Page:
             inspect = gr.Button(
                 say("loading", "en"), variant="primary", size="lg", interactive=False, elem_id="inspect"
             )
+            link = link_panel()
         with gr.Column(scale=5, min_width=300, elem_id="answer"):
             verdict = gr.HTML(panels.empty_html("en"), padding=False, elem_id="verdict")
             with gr.Column(visible=False, elem_id="results") as results:
@@ -133,9 +145,11 @@ def layout(settings: Settings) -> Page:
                         legend = gr.HTML(padding=False, **texts["legend"])
                 why = gr.HTML(padding=False, elem_id="why")
                 votes = gr.HTML(padding=False, elem_id="votes")
+                hypothetical = what_if_panel()
                 promises = gr.HTML(padding=False, elem_id="promises")
                 emissions = gr.HTML(padding=False, elem_id="emissions")
                 members = gr.HTML(padding=False, elem_id="members")
+                feedback = feedback_panel(settings)
                 with gr.Accordion(open=False, elem_id="report", **texts["details"]) as details:
                     report = gr.JSON(show_label=False)
                 download = gr.Button(size="sm", elem_id="download", **texts["download"])
@@ -145,7 +159,7 @@ def layout(settings: Settings) -> Page:
     return Page(
         header, language, picture, examples, inspector, revision, policy, inspect, verdict, results,
         overlay, view, opacity, legend, why, votes, promises, emissions, members, details, report, download,
-        moved, drift, costs,
+        moved, drift, costs, hypothetical, link, feedback,
     )  # fmt: skip
 
 
@@ -162,6 +176,7 @@ def wire(demo: gr.Blocks, page: Page, settings: Settings) -> None:
     wire_choices(demo, page, settings, follow, picked)
     show_again = wire_inspection(page, settings, picked)
     wire_drift(page, settings)
+    wire_feedback(page.feedback, page, settings)
 
     def translate(language: Language) -> list[Any]:
         return [gr.update(**texts) for name, texts in words(language).items() if getattr(page, name) is not None]
@@ -182,17 +197,33 @@ def wire_choices(demo: gr.Blocks, page: Page, settings: Settings, follow: Callab
     """
     descriptions = gr.State({})  # of policies, by name
 
-    def open_page(request: gr.Request) -> str:
-        return language_of(request.headers.get("accept-language", ""))
+    link = gr.State({})  # what the address of the page asks for, as `deep_link.read` gives it
+
+    def open_page(request: gr.Request) -> tuple[str, dict[str, str]]:
+        return language_of(request.headers.get("accept-language", "")), deep_link.read(request.query_params)
+
+    def follow_link(link: dict[str, str], language: Language) -> list[Any]:
+        with told(language, as_html=True):
+            landed = deep_link.land(link, settings, serving.service(settings), language)
+        kept = link if landed.known else {}
+        asked = gr.Dropdown([kept["policy"]], value=kept["policy"]) if "policy" in kept else gr.skip()
+        offered = offer_revisions(landed.inspector, language, landed.revision)
+        return [landed.inspector, offered, asked, kept, list(landed.notes), notes_update(landed.notes, language)]
+
+    def miss_policy(link: dict[str, str], policy: str, notes: list[str], language: Language) -> Any:
+        if link.get("policy", policy) == policy:
+            return gr.skip()
+        missing = say("link_policy", language, name=link["policy"], default=policy)
+        return notes_update([*notes, missing], language)
 
     def hold(language: Language) -> Any:
         return gr.Button(say("loading", language), interactive=False)
 
-    def offer_revisions(inspector: str, language: Language) -> Any:
+    def offer_revisions(inspector: str, language: Language, revision: str | None = None) -> Any:
         with told(language, as_html=True):
             known = serving.service(settings).revisions(inspector)
-            default = serving.service(settings).default_revision(inspector)
-        return gr.Dropdown([(f"{entry.name[:12]} · {entry.commit[:7]}", entry.name) for entry in known], value=default)
+            value = revision or serving.service(settings).default_revision(inspector)
+        return gr.Dropdown([(f"{entry.name[:12]} · {entry.commit[:7]}", entry.name) for entry in known], value=value)
 
     def offer_policies(inspector: str, revision: str | None, policy: str | None, language: Language) -> Any:
         with told(language, as_html=True):
@@ -206,18 +237,25 @@ def wire_choices(demo: gr.Blocks, page: Page, settings: Settings, follow: Callab
     chosen = [page.inspector, page.revision, page.policy, page.language]
     described = {"fn": describe, "inputs": [page.policy, descriptions, page.language], "outputs": page.policy, **ASIDE}
 
-    def load_policies(event: Any) -> None:
+    def load_policies(event: Any) -> Any:
         event = event.then(offer_policies, chosen, [page.policy, descriptions], **TELLING)
         event.then(release, page.language, page.inspect, **ASIDE).then(**described)
         follow(event)
         event.failure(release, page.language, page.inspect, **ASIDE)  # gradio runs no `then` after a failure
+        return event
 
     def load_revisions(event: Any) -> None:
         event = event.then(offer_revisions, [page.inspector, page.language], page.revision, **TELLING)
         load_policies(event)
         event.failure(release, page.language, page.inspect, **ASIDE)
 
-    load_revisions(demo.load(open_page, None, page.language, **ASIDE))
+    notes = gr.State([])
+    opened = demo.load(open_page, None, [page.language, link], **ASIDE)
+    landing = [page.inspector, page.revision, page.policy, link, notes, page.link.notes]
+    landed = opened.then(follow_link, [link, page.language], landing, **TELLING)
+    landed.failure(release, page.language, page.inspect, **ASIDE)
+    load_policies(landed).then(miss_policy, [link, page.policy, notes, page.language], page.link.notes, **ASIDE)
+    wire_link(page.link, (page.inspector, page.revision, page.policy), page.language, settings)
     load_revisions(page.inspector.input(hold, page.language, page.inspect, **ASIDE))
     load_policies(page.revision.input(hold, page.language, page.inspect, **ASIDE))
     gr.on([page.policy.input, page.language.change], **described)
@@ -295,6 +333,7 @@ def wire_inspection(page: Page, settings: Settings, picked: Any) -> Callable[[An
     failed.then(release, page.language, page.inspect, **ASIDE)
     gr.on([page.view.input, page.opacity.input], draw, inputs, page.overlay, trigger_mode="always_last", **ASIDE)
     page.download.click(None, page.report, js=DOWNLOAD)
+    wire_what_if(page.what_if, result, page.report, page.language, settings)
     return show_after
 
 
@@ -320,14 +359,32 @@ def release(language: Language) -> Any:
     return gr.Button(say("inspect", language), interactive=True)
 
 
+class ToldError(gr.Error):  # type: ignore[misc]  # gradio has no types
+    """An error as a program gets it. As text, which is all that an MCP client gets, with its code."""
+
+    def __str__(self) -> str:
+        return f"{self.title}: {self.message}"
+
+
 @contextmanager
 def told(language: Language, *, as_html: bool = False) -> Iterator[None]:
-    """Tells an error that a person can mend in its own words; any other one stays in the log."""
+    """Tells an error that a person can mend in its own words; any other one stays in the log.
+
+    Args:
+        language: of the page.
+        as_html: for the page, whose toasts are HTML with a title in words. A program gets the message as it is, and the
+            error's code for a title.
+    """
     try:
         yield
     except VigieError as error:
         text = html.escape(str(error), quote=False) if as_html else str(error)
-        raise gr.Error(text, title=say("error", language), print_exception=False) from error
+        title = say("error", language) if as_html else error.code
+        raise ToldError(text, title=title, print_exception=False) from error
+    except Exception as error:
+        if as_html or isinstance(error, gr.Error):
+            raise
+        raise ToldError("Something is wrong in the app itself; its log says what.", title=INTERNAL) from error
 
 
 def question(picture: Picture, inspector: str | None, revision: str | None, policy: str | None) -> Asked:
@@ -344,12 +401,14 @@ def path_of(picture: Picture, language: Language) -> str:
     """Where an uploaded file lies.
 
     Raises:
-        VigieError: there is none, or it was not uploaded: gradio itself does not look at a file without its `meta`, so
-            whoever calls the API by hand could have any picture of the server inspected.
+        NoPictureError: there is none.
+        NotUploadedError: it was not uploaded, or is gone since: gradio itself does not look at a file without its
+            `meta`, so whoever calls the API by hand could have any picture of the server inspected.
     """
-    if not picture or not picture.get("path"):
-        raise VigieError(say("no_picture", language))
-    path = Path(picture["path"]).resolve()
-    if not path.is_relative_to(Path(get_upload_folder()).resolve()):
-        raise VigieError(f"{path.name!r} was not uploaded to this app; upload it first (gradio_client: handle_file)")
+    given = picture.get("path") if isinstance(picture, dict) else picture
+    if not given:
+        raise NoPictureError(say("no_picture", language))
+    path = Path(str(given)).resolve()
+    if not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
+        raise NotUploadedError(f"{path.name!r} is no upload of this app; upload it first (gradio_client: handle_file)")
     return str(path)

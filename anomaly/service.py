@@ -17,7 +17,7 @@ from anomaly import hub, images
 from anomaly.drift import DriftSettings
 from anomaly.drift_watch import DriftWatch
 from anomaly.emissions import EmissionsMeter
-from anomaly.errors import ModelLoadError, RegistryError, VigieError
+from anomaly.errors import ModelLoadError, RegistryError, UnknownInspectorError, VigieError
 from anomaly.figures import InspectorMetrics
 from anomaly.inspector import Inspection, Inspector, load_at
 from anomaly.settings import Settings
@@ -131,7 +131,7 @@ class Service:
     def _place(self, inspector: str | None) -> hub.Source:
         text = inspector or self.settings.inspectors[0]
         if text not in self.settings.inspectors:
-            raise RegistryError(f"unknown inspector {text!r}; this app serves {list(self.settings.inspectors)}")
+            raise UnknownInspectorError(f"unknown inspector {text!r}; this app serves {list(self.settings.inspectors)}")
         if text not in self._places:
             self._places[text] = hub.parse_source(text)
         return self._places[text]

@@ -15,7 +15,9 @@ except ImportError:
 import numpy as np
 
 from anomaly import __version__, images, render
-from anomaly.errors import VigieError
+from anomaly.errors import DataError, VigieError
+from anomaly.feedback import FeedbackStore, Stored
+from anomaly.monitor import Journal
 from anomaly.settings import Settings
 
 if TYPE_CHECKING:
@@ -51,6 +53,37 @@ def service(settings: Settings) -> "Service":
     return _held(settings.model_copy(update={"device": "cpu"}) if spaces else settings)
 
 
+@cache
+def journal(settings: Settings) -> Journal:
+    """Where the inspections with these settings are logged."""
+    return Journal(
+        settings.log,
+        max_bytes=settings.log_max_bytes,
+        files=settings.log_files,
+        pictures=settings.log_pictures,
+    )
+
+
+@cache
+def _feedback(settings: Settings) -> FeedbackStore | None:
+    if settings.feedback is None:
+        return None
+    return FeedbackStore(settings.feedback, settings.feedback_repo, most=settings.feedback_most)
+
+
+def give_feedback(settings: Settings, path: str, report: object, label: str) -> Stored:
+    """Stores a picture under what a person says it is; `report` is that of its inspection.
+
+    Raises:
+        DataError, ImageError, RegistryError: as FeedbackStore.add; also where feedback is switched off.
+    """
+    with _LOCK:
+        store = _feedback(settings)
+    if store is None:
+        raise DataError("labels are not collected here: set VIGIE_FEEDBACK to a folder and start the app again")
+    return store.add(path, report, label)
+
+
 def start_warming(settings: Settings) -> None:
     """Begins to load what the first inspection needs, in the background."""
     _WARMING[settings] = threading.Thread(target=_warm, args=(settings,), daemon=True)
@@ -77,6 +110,11 @@ def health(settings: Settings) -> dict[str, Any]:
         "version": __version__,
         "inspectors": list(settings.inspectors),
         "loaded": _loaded(settings) if warm else [],
+        "limits": {
+            "bytes": settings.max_bytes,
+            "batch_files": settings.batch_files,
+            "batch_bytes": settings.batch_bytes,
+        },
     }
 
 
@@ -102,6 +140,7 @@ def inspect(settings: Settings, path: str, inspector: str, revision: str, policy
         raise outcome
     if outcome.policy is not None:  # here, for what a fork keeps in memory is gone with it
         service(settings).drift.add(outcome.report, outcome.policy, outcome.calibrations)
+    journal(settings).add(outcome.report, path)
     return outcome
 
 

@@ -1,9 +1,9 @@
 """What a deployment may set, by environment variables that begin with VIGIE_ (pydantic-settings)."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 STARTER = Path(__file__).resolve().parent.parent / "starter"
@@ -21,13 +21,30 @@ class Settings(BaseSettings):
     cpu_power_w: float | None = Field(default=None, gt=0, description="rated CPU power where it is known, in watts")
     max_pixels: int | None = Field(default=None, gt=0, description="limit on a picture's pixels, under the inspector's")
     max_bytes: int = Field(default=50_000_000, gt=0, description="limit on an uploaded file, in bytes")
+    batch_files: int = Field(default=200, gt=0, description="limit on the pictures of one batch")
+    batch_bytes: int = Field(
+        default=200_000_000, gt=0, description="limit on the pictures of one batch together, in bytes when unpacked"
+    )
     loaded_inspectors: int = Field(default=3, gt=0, description="how many revisions stay in memory")
     drift_window: int = Field(default=100, ge=10, description="latest parts that the drift panel compares")
     drift_level: float = Field(
         default=0.01, gt=0, lt=1, description="probability that a drift alarm of one detector is ever false"
     )
     drift_prevalence: float = Field(default=0.05, ge=0, lt=0.5, description="share of defects that is no drift")
+    log: Path | None = Field(default=None, description="folder that every inspection is logged in; none by default")
+    log_pictures: bool = Field(default=False, description="keep every inspected picture beside the log")
+    log_max_bytes: int = Field(default=10_000_000, gt=0, description="a file of the log is followed by a new one")
+    log_files: int = Field(default=10, gt=0, description="files of the log that are kept; the oldest goes first")
+    feedback: Path | None = Field(default=None, description="folder for pictures that people label; none by default")
+    feedback_repo: str | None = Field(default=None, description="Hub dataset that this folder is committed to")
+    feedback_most: int = Field(default=10_000, gt=0, description="labelled pictures that are taken in all")
     device: str = Field(default="auto", description="cpu, cuda, or auto: cuda where there is one")
+
+    @model_validator(mode="after")
+    def _folder_first(self) -> Self:
+        if self.feedback_repo is not None and self.feedback is None:
+            raise ValueError("VIGIE_FEEDBACK_REPO needs VIGIE_FEEDBACK as well, the folder that is committed to it")
+        return self
 
     @field_validator("inspectors", mode="before")
     @classmethod

@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import parse_qs, unquote
 
 import bare_git
+import hub_spaces
 import yaml
 from bare_git import BareRepo, Entry
 from fastapi import APIRouter, FastAPI, Request
@@ -50,6 +51,7 @@ def build_app(root: Path, tokens: Mapping[str, str]) -> FastAPI:
     """The Hub whose repositories lie below `root`; `tokens` gives the user of each token."""
     app = FastAPI(openapi_url=None)
     app.state.root, app.state.tokens = root, tokens
+    app.include_router(hub_spaces.router)
     app.include_router(router)
     app.add_exception_handler(HubError, answer_error)
     for error in GIT_ERRORS:
@@ -79,9 +81,11 @@ def create_repo(request: Request, user: User, body: Json) -> JSONResponse:
     settings = bare_git.Settings(time.time(), body.get("visibility") == "private", sdk=body.get("sdk"))
     attributes = "".join(f"*{suffix} filter=lfs diff=lfs merge=lfs -text\n" for suffix in LFS_SUFFIXES)
     try:
-        BareRepo.create(repo.path, settings, [(".gitattributes", attributes.encode())])
+        created = BareRepo.create(repo.path, settings, [(".gitattributes", attributes.encode())])
     except bare_git.RefExistsError:  # the client reads the address from this answer as well
         return JSONResponse({"error": f"You already created {repo.id}", **answer}, 409)
+    if kind == "spaces":
+        hub_spaces.created(created, body)
     return JSONResponse(answer)
 
 

@@ -121,18 +121,6 @@ def test_an_app_without_its_inspector_says_so(start_app: Callable[[Settings], Ru
     assert str(tmp_path) in health["problem"]
 
 
-def test_only_the_four_endpoints_are_public_and_each_says_what_it_does(client: Client) -> None:
-    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
-    assert set(endpoints) == {"/inspect", "/revisions", "/policies", "/health"}
-    assert all(len(endpoint["description"]) > 20 for endpoint in endpoints.values())
-    assert [entry["parameter_name"] for entry in endpoints["/inspect"]["parameters"]] == [
-        "image",
-        "inspector",
-        "revision",
-        "policy",
-    ]
-
-
 def test_a_picture_that_is_cut_short_is_refused_with_its_name(
     client: Client, picture_file: Path, tmp_path: Path
 ) -> None:
