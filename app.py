@@ -18,17 +18,18 @@ from anomaly import batch, render, serving
 from anomaly.batch_tab import BATCH_LANE, Pictures, batch_tab, uploaded
 from anomaly.compare_pair import SIDES, as_json, compare_pair, read_ask
 from anomaly.compare_tab import compare_tab
+from anomaly.events import ASIDE, MODEL_LANE, Picture, path_of, told
 from anomaly.mcp_tools import speak_json
 from anomaly.models_tab import models_tab
 from anomaly.monitor_tab import monitor_tab
-from anomaly.page import ASIDE, MODEL_LANE, Page, Picture, layout, path_of, told, top, wire
+from anomaly.page import Page, layout, top, wire
 from anomaly.settings import Settings
 from anomaly.texts import Language, say
 
 CSS = Path(__file__).with_name("app.css")
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif"]  # none to fetch
 QUEUE = 16
-TABS: dict[str, Callable[[Page, Settings], Any]] = {
+TABS: dict[str, Callable[[Page, Settings], object]] = {
     "tab_batch": batch_tab,
     "tab_compare": compare_tab,
     "tab_models": models_tab,

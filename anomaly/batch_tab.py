@@ -20,6 +20,7 @@ from gradio.utils import get_upload_folder
 from anomaly import batch, batch_export
 from anomaly.batch_text import VERDICTS, Batch, caption, hint_html, intro_html, status_html
 from anomaly.errors import VigieError
+from anomaly.events import ASIDE, PRIVATE, path_of
 from anomaly.settings import Settings
 from anomaly.texts import Language, say
 
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
 Pictures = list[dict[str, Any]] | None  # gradio's FileData, taken raw: its own preprocessing fails without a message
 
 BATCH_LANE: dict[str, Any] = {"concurrency_id": "batch", "concurrency_limit": 1}  # one batch at a time
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
-_ASIDE: dict[str, Any] = {**_QUIET, "queue": False}
 _SHOW_EVERY_S = 2.0  # while it runs, the gallery is sent anew this often
 
 # The text is in the browser then, so no file of it lies on the server.
@@ -138,21 +137,21 @@ def batch_tab(page: "Page", settings: Settings) -> None:
             *(gr.Button(say(key, spoken)) for key in ("batch_csv", "batch_jsonl", "batch_zip")),
         ]
 
-    begun = start.click(begin, language, [held, *shown, *buttons], **_ASIDE)
-    ran = begun.then(run, [held, files, *asked, language], [held, *shown], **BATCH_LANE, **_QUIET)
-    ran.then(ready, language, buttons, **_ASIDE)
-    ran.failure(fail, [held, language], [held, *shown], **_ASIDE).then(ready, language, buttons, **_ASIDE)
-    cancel.click(stop, [held, language], cancel, **_ASIDE)
-    verdict.input(choose, [held, verdict, language], gallery, **_ASIDE)
+    begun = start.click(begin, language, [held, *shown, *buttons], **ASIDE)
+    ran = begun.then(run, [held, files, *asked, language], [held, *shown], **BATCH_LANE, **PRIVATE)
+    ran.then(ready, language, buttons, **ASIDE)
+    ran.failure(fail, [held, language], [held, *shown], **ASIDE).then(ready, language, buttons, **ASIDE)
+    cancel.click(stop, [held, language], cancel, **ASIDE)
+    verdict.input(choose, [held, verdict, language], gallery, **ASIDE)
     said = [intro, files, start, cancel, verdict, gallery, hint, as_csv, as_jsonl, as_zip]
-    words = language.change(translate, [page.revision, page.policy, language], said, **_ASIDE)
-    words.then(again, [held, verdict, language], shown, **_ASIDE)
+    words = language.change(translate, [page.revision, page.policy, language], said, **ASIDE)
+    words.then(again, [held, verdict, language], shown, **ASIDE)
     gr.on(
         [page.revision.change, page.policy.change],
         lambda revision, policy, spoken: intro_html(settings, revision or "", policy or "", spoken),
         [page.revision, page.policy, language],
         intro,
-        **_ASIDE,
+        **ASIDE,
     )
     _wire_downloads(held, as_csv, as_jsonl, as_zip)
 
@@ -166,11 +165,11 @@ def _wire_downloads(held: gr.State, as_csv: gr.Button, as_jsonl: gr.Button, as_z
     def pack(now: Batch | None) -> Any:
         return gr.File(_served(batch_export.annotated_zip(rows(now)), "vigie-batch.zip"))
 
-    table = as_csv.click(lambda now: batch_export.csv_text(rows(now)), held, text, **_ASIDE)
+    table = as_csv.click(lambda now: batch_export.csv_text(rows(now)), held, text, **ASIDE)
     table.then(None, text, js=_SAVE % {"kind": "csv", "type": "text/csv"})
-    lines = as_jsonl.click(lambda now: batch_export.jsonl(rows(now)), held, text, **_ASIDE)
+    lines = as_jsonl.click(lambda now: batch_export.jsonl(rows(now)), held, text, **ASIDE)
     lines.then(None, text, js=_SAVE % {"kind": "jsonl", "type": "application/x-ndjson"})
-    as_zip.click(pack, held, packed, **_ASIDE).then(None, packed, js=_FETCH)
+    as_zip.click(pack, held, packed, **ASIDE).then(None, packed, js=_FETCH)
 
 
 def running(
@@ -225,8 +224,6 @@ def uploaded(files: Pictures) -> list[tuple[str, Path]]:
     Raises:
         VigieError: one of them was not uploaded to this app.
     """
-    from anomaly.page import path_of  # which imports this tab
-
     found = []
     for file in files or ():
         path = Path(path_of(file, "en"))

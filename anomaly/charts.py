@@ -1,11 +1,13 @@
 """Small charts as SVG inside HTML (w3.org/TR/SVG2). Shapes stretch with the page, words are HTML beside them, so they
 stay legible on a phone; colours come from app.css, so that light and dark follow it."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from typing import NamedTuple
 
 from markupsafe import Markup
+
+from anomaly.panels import joined
 
 _WIDTH, _HEIGHT = 100.0, 40.0  # of bars; the unit is nothing in particular
 _SIDE = 100.0  # of a square plot
@@ -51,12 +53,12 @@ def bars(title: str, columns: Sequence[Bar], *, top: str, ends: tuple[str, str],
                     kind, number * step + step * 0.08, bottom, step * 0.84, height
                 )
             )
-        drawn.append(Markup("<g><title>{}</title>{}</g>").format(column.title, _all(rects)))
+        drawn.append(Markup("<g><title>{}</title>{}</g>").format(column.title, joined(rects)))
     return Markup(
         '<figure class="chart"><figcaption>{}<span>{}</span></figcaption>'
         '<svg viewBox="0 0 {:g} {:g}" preserveAspectRatio="none" role="img" aria-label="{}">{}</svg>'
         "<p><span>{}</span><span>{}</span></p></figure>"
-    ).format(title, top, _WIDTH, _HEIGHT, label, _all(drawn), *ends)
+    ).format(title, top, _WIDTH, _HEIGHT, label, joined(drawn), *ends)
 
 
 def square(
@@ -86,7 +88,7 @@ def square(
     if line:
         way = " ".join(f"{_SIDE * px:.2f},{_SIDE * (1 - py):.2f}" for px, py in line)
         shapes.append(Markup('<polyline points="{}"/>').format(way))
-    spots = _all(
+    spots = joined(
         Markup('<i class="{}" style="left:{:.2f}%;bottom:{:.2f}%" title="{}">{}</i>').format(
             dot.kind, 100 * dot.x, 100 * dot.y, dot.title, dot.text
         )
@@ -96,7 +98,7 @@ def square(
         '<figure class="chart square"><figcaption>{}</figcaption><p><span>↑ {}, {} – {}</span></p>'
         '<div role="img" aria-label="{}"><svg viewBox="0 0 {:g} {:g}" preserveAspectRatio="none" aria-hidden="true">{}'
         "</svg>{}</div><p><span>{}</span><span>{} →</span><span>{}</span></p></figure>"
-    ).format(title, y[1], y[0], y[2], label, _SIDE, _SIDE, _all(shapes), spots, *x)
+    ).format(title, y[1], y[0], y[2], label, _SIDE, _SIDE, joined(shapes), spots, *x)
 
 
 def roc(good: Sequence[float], defects: Sequence[float]) -> list[tuple[float, float]]:
@@ -129,7 +131,3 @@ def front(points: Sequence[tuple[float, float]]) -> list[bool]:
         points: (cost, worth).
     """
     return [not any(x <= px and y >= py and (x, y) != (px, py) for x, y in points) for px, py in points]
-
-
-def _all(parts: Iterable[Markup]) -> Markup:
-    return Markup("").join(parts)

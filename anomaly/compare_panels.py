@@ -1,6 +1,6 @@
 """Two inspections of one picture -> what the Compare tab shows. Every value is escaped by `Markup.format`."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -9,7 +9,7 @@ from anomaly import render
 from anomaly.compare_pair import SIDES, Pair, Side, found_in
 from anomaly.differences import Differences, MemberDifference
 from anomaly.hub import parse_source
-from anomaly.panels import figure, verdict_html
+from anomaly.panels import figure, joined, verdict_html
 from anomaly.render import Exhibit
 from anomaly.report import MemberVote, Report
 from anomaly.texts import Language, say
@@ -75,10 +75,10 @@ def facts_html(pair: Pair, language: Language) -> str:
         ]
     measured = (say("time", language), say("cmp_energy_of", language))  # never twice the same, which says nothing
     columns = ["", *(say(f"cmp_{side}", language) for side in SIDES)]
-    body = _all(
+    body = joined(
         Markup('<tr><th scope="row">{}</th>{}</tr>').format(
             name,
-            _all(
+            joined(
                 Markup('<td data-label="{}" class="{}">{}</td>').format(
                     column, "changed" if cells[0] != cells[1] and name not in measured else "", cell
                 )
@@ -88,7 +88,7 @@ def facts_html(pair: Pair, language: Language) -> str:
         for name, cells in rows.items()
     )
     return Markup('<h3>{}</h3><table class="differences"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>').format(
-        say("members", language), _all(Markup('<th scope="col">{}</th>').format(c) for c in columns), body
+        say("members", language), joined(Markup('<th scope="col">{}</th>').format(c) for c in columns), body
     )
 
 
@@ -116,8 +116,8 @@ def votes_html(pair: Pair, language: Language) -> str:
         return ""
     sides = [_by_member(side) for side in pair]
     columns = [say(key, language) for key in ("detector", "verdict", "cmp_score", "cmp_threshold", "cmp_changes")]
-    heads = _all(Markup('<th scope="col">{}</th>').format(column) for column in columns)
-    rows = _all(_row(vote, [side.get(vote.member) for side in sides], columns, language) for vote in found.votes)
+    heads = joined(Markup('<th scope="col">{}</th>').format(column) for column in columns)
+    rows = joined(_row(vote, [side.get(vote.member) for side in sides], columns, language) for vote in found.votes)
     return Markup(
         '<h3>{}</h3><table class="differences"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>'
         '<p class="hint">{}</p>'
@@ -138,7 +138,7 @@ def _row(
         cells.append((Markup("{} → {}").format(first, second) if differs else Markup("{}").format(first), differs))
     cells.append((Markup("{}").format(changes), found.only is not None or bool(found.changed)))
     return Markup("<tr>{}</tr>").format(
-        _all(
+        joined(
             Markup('<td data-label="{}" class="{}">{}</td>').format(column, "changed" if differs else "", cell)
             for column, (cell, differs) in zip(columns, cells, strict=True)
         )
@@ -174,7 +174,3 @@ def _by_member(side: Side) -> Mapping[str, MemberVote]:
 
 def _signed(value: float, language: Language) -> str:
     return ("+" if value >= 0 else "−") + figure(abs(value), language)
-
-
-def _all(parts: Iterable[Markup]) -> Markup:
-    return Markup("").join(parts)

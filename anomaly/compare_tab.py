@@ -12,6 +12,7 @@ from anomaly import render, serving
 from anomaly.compare_pair import SIDES, Ask, Pair, compare_pair
 from anomaly.compare_panels import drawings, facts_html, lead_html, side_html, views, votes_html
 from anomaly.errors import VigieError
+from anomaly.events import ASIDE, MODEL_LANE, PRIVATE, TELLING, path_of, told
 from anomaly.panels import legend_html, running_html, view_label
 from anomaly.settings import Settings
 from anomaly.texts import Language, say
@@ -22,9 +23,6 @@ if TYPE_CHECKING:
 Asked = tuple[str, ...]  # path of the picture, inspector, first revision and policy, second revision and policy
 Result = tuple[Asked, Pair] | None
 
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
-_ASIDE: dict[str, Any] = {**_QUIET, "queue": False}
-_TELLING: dict[str, Any] = {**_QUIET, "concurrency_limit": None}  # gradio shows an error of a queued event only
 # On a phone the answer is below the fold.
 _SCROLL = '() => { if (innerWidth < 800) document.querySelector("#cmp-lead").scrollIntoView({behavior: "smooth"}) }'
 
@@ -68,9 +66,9 @@ def compare_tab(page: "Page", settings: Settings) -> CompareTab:
     root = Context.root_block
     assert isinstance(root, gr.Blocks)
     result = gr.State(time_to_live=3600)  # a Result
-    _wire_choices(tab, page, settings, root.load(_words, page.language, labelled, **_ASIDE))
+    _wire_choices(tab, page, settings, root.load(_words, page.language, labelled, **ASIDE))
     show_after = _wire_comparison(tab, page, settings, result)
-    show_after(page.language.change(_words, page.language, labelled, **_ASIDE))
+    show_after(page.language.change(_words, page.language, labelled, **ASIDE))
     return tab
 
 
@@ -137,7 +135,6 @@ def _words(language: Language) -> list[Any]:
 
 def _wire_choices(tab: CompareTab, page: "Page", settings: Settings, opened: Any) -> None:
     """What the revisions and policies offer follows from what is before them."""
-    from anomaly.page import told  # the page builds its tabs
 
     def offer(inspector: str, language: Language) -> list[Any]:
         """The two latest tags, or the same revision twice: then it is the policies that are compared."""
@@ -157,19 +154,17 @@ def _wire_choices(tab: CompareTab, page: "Page", settings: Settings, opened: Any
         names = [entry.name for entry in file.policies]
         return gr.Dropdown(names, value=policy if policy in names else file.default_policy)
 
-    for event in (opened, tab.inspector.input(lambda: None, **_ASIDE)):
-        offered = event.then(offer, [tab.inspector, page.language], list(tab.revisions), **_TELLING)
+    for event in (opened, tab.inspector.input(lambda: None, **ASIDE)):
+        offered = event.then(offer, [tab.inspector, page.language], list(tab.revisions), **TELLING)
         for revision, policy in zip(tab.revisions, tab.policies, strict=True):
-            offered.then(offer_policies, [tab.inspector, revision, policy], policy, **_TELLING)
+            offered.then(offer_policies, [tab.inspector, revision, policy], policy, **TELLING)
     for revision, policy in zip(tab.revisions, tab.policies, strict=True):
-        revision.input(offer_policies, [tab.inspector, revision, policy], policy, **_TELLING)
+        revision.input(offer_policies, [tab.inspector, revision, policy], policy, **TELLING)
     page.picture.change(None, page.picture, tab.picture, js="(picture) => picture")  # what was inspected
 
 
 def _wire_comparison(tab: CompareTab, page: "Page", settings: Settings, result: gr.State) -> Callable[[Any], Any]:
     """From the button to both answers. Returns what makes an event be followed by showing them once more."""
-    from anomaly.page import MODEL_LANE, path_of, told  # the page builds its tabs
-
     asked, language = tab.asked, page.language
     shown = [tab.lead, tab.results, tab.view, *tab.verdicts, *tab.overlays, tab.votes, tab.facts]
 
@@ -218,17 +213,17 @@ def _wire_comparison(tab: CompareTab, page: "Page", settings: Settings, result: 
         return gr.Button(say("cmp_run", language), interactive=True)
 
     def show_after(event: Any) -> Any:
-        return event.then(show, [result, *asked, tab.view, tab.opacity, language], shown, **_ASIDE)
+        return event.then(show, [result, *asked, tab.view, tab.opacity, language], shown, **ASIDE)
 
-    cleared = {"fn": clear, "inputs": [result, *asked, language], "outputs": [tab.lead, tab.results], **_ASIDE}
+    cleared = {"fn": clear, "inputs": [result, *asked, language], "outputs": [tab.lead, tab.results], **ASIDE}
     gr.on([tab.picture.change, *(component.input for component in asked[1:])], **cleared)
-    begun = tab.run.click(begin, language, [tab.lead, tab.results, tab.run, result], **_ASIDE)
-    ended = begun.then(run, [*asked, language], result, **MODEL_LANE, **_QUIET)
-    show_after(ended).then(release, language, tab.run, **_ASIDE).then(None, js=_SCROLL)
-    ended.failure(**cleared).then(release, language, tab.run, **_ASIDE)
+    begun = tab.run.click(begin, language, [tab.lead, tab.results, tab.run, result], **ASIDE)
+    ended = begun.then(run, [*asked, language], result, **MODEL_LANE, **PRIVATE)
+    show_after(ended).then(release, language, tab.run, **ASIDE).then(None, js=_SCROLL)
+    ended.failure(**cleared).then(release, language, tab.run, **ASIDE)
     redrawn = [tab.view.input, tab.opacity.input]
     gr.on(
-        redrawn, draw, [result, *asked, tab.view, tab.opacity], list(tab.overlays), trigger_mode="always_last", **_ASIDE
+        redrawn, draw, [result, *asked, tab.view, tab.opacity], list(tab.overlays), trigger_mode="always_last", **ASIDE
     )
     return show_after
 

@@ -15,14 +15,14 @@ from pydantic import ValidationError
 from anomaly import serving
 from anomaly.costs import Comparison, Costs, Outcomes, PolicyCost, compare
 from anomaly.errors import VigieError
-from anomaly.panels import figure
+from anomaly.events import ASIDE
+from anomaly.panels import figure, joined
 from anomaly.settings import Settings
 from anomaly.texts import Language, say
 
 Held = Mapping[str, Outcomes | None] | str | None  # counts by policy; why there are none; None before anything is known
 
 FIRST = Costs(miss=50, false_alarm=1, review=5, prevalence=0.02)  # what the inputs show before a person sets them
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False, "queue": False}
 _INPUTS = ("cost_miss", "cost_false_alarm", "cost_review", "cost_prevalence", "cost_carbon")
 _FIELDS = ("miss", "false_alarm", "review", "prevalence", "carbon_price")  # of Costs, in the same order
 
@@ -102,13 +102,13 @@ def wire_costs(
         return [gr.update(label=say(key, spoken)) for key in ("costs", *_INPUTS)]
 
     def follow(event: Any) -> None:
-        event.then(fetch, [inspector, revision], held, **_QUIET).then(show, asked, shown, **_QUIET)
-        event.failure(lambda: None, None, held, **_QUIET).then(show, asked, shown, **_QUIET)
+        event.then(fetch, [inspector, revision], held, **ASIDE).then(show, asked, shown, **ASIDE)
+        event.failure(lambda: None, None, held, **ASIDE).then(show, asked, shown, **ASIDE)
 
     changed = [component.change for component in panel.inputs]
-    gr.on(changed, show, asked, shown, trigger_mode="always_last", **_QUIET)
-    language.change(translate, language, [panel.whole, *panel.inputs], **_QUIET).then(show, asked, shown, **_QUIET)
-    return follow, panel.use.click(lambda name: name, winner, policy, **_QUIET)
+    gr.on(changed, show, asked, shown, trigger_mode="always_last", **ASIDE)
+    language.change(translate, language, [panel.whole, *panel.inputs], **ASIDE).then(show, asked, shown, **ASIDE)
+    return follow, panel.use.click(lambda name: name, winner, policy, **ASIDE)
 
 
 def priced(held: Held, prices: list[Any], language: Language) -> tuple[str, str | None]:
@@ -148,8 +148,8 @@ def costs_html(found: Comparison, language: Language, *, uncounted: Iterable[str
     """
     keys = ("policy", "cost_1000", "cost_interval", "cost_cheapest", "cost_missed", "cost_alarms", "cost_reviews")
     columns = [*(say(key, language) for key in keys), say("cost_cautious", language)]
-    heads = _all(Markup('<th scope="col">{}</th>').format(column) for column in columns)
-    rows = _all(_row(name, cost, columns, name == found.winner, language) for name, cost in found.policies.items())
+    heads = joined(Markup('<th scope="col">{}</th>').format(column) for column in columns)
+    rows = joined(_row(name, cost, columns, name == found.winner, language) for name, cost in found.policies.items())
     hints = [say("cost_how", language, draws=found.resamples), say("cost_cautious_hint", language)]
     if found.costs.carbon_price and not found.carbon_counted:
         hints.append(say("cost_no_carbon", language))
@@ -157,7 +157,7 @@ def costs_html(found: Comparison, language: Language, *, uncounted: Iterable[str
         hints.append(say("cost_uncounted", language, policies=missing))
     return Markup(
         '<p class="lead" role="status">{}</p><table class="costs"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>{}'
-    ).format(_lead(found, language), heads, rows, _all(Markup('<p class="hint">{}</p>').format(h) for h in hints))
+    ).format(_lead(found, language), heads, rows, joined(Markup('<p class="hint">{}</p>').format(h) for h in hints))
 
 
 def _lead(found: Comparison, language: Language) -> str:
@@ -197,13 +197,9 @@ def _row(name: str, found: PolicyCost, columns: list[str], best: bool, language:
     labelled = zip(columns, cells, strict=True)
     return Markup('<tr class="{}">{}</tr>').format(
         "best" if best else "",
-        _all(Markup('<td data-label="{}">{}</td>').format(column, cell) for column, cell in labelled),
+        joined(Markup('<td data-label="{}">{}</td>').format(column, cell) for column, cell in labelled),
     )
 
 
 def _sentence(text: str) -> Markup:
     return Markup('<p class="lead" role="status">{}</p>').format(text)
-
-
-def _all(parts: Iterable[Markup]) -> Markup:
-    return Markup("").join(parts)

@@ -1,12 +1,10 @@
 """The HTML panel that says whether production has moved (anomaly.drift_watch): one sentence a detector first."""
 
-from collections.abc import Iterable
-
 from markupsafe import Markup
 
 from anomaly.drift import LEAST_REFERENCE, DriftSettings, Finding
 from anomaly.drift_watch import PARTS, Seen, Watched
-from anomaly.panels import figure
+from anomaly.panels import figure, joined
 from anomaly.texts import Language, say
 
 
@@ -41,10 +39,10 @@ def drift_html(
     act = any(row.finding is not None and row.finding.drift for row in seen.members)
     return Markup('<div class="drift"><p class="hint">{}</p><ul>{}</ul>{}{}{}</div>').format(
         intro,
-        _all(_sentence(row, language) for row in seen.members) or Markup("<li>{}</li>").format(_none(language)),
+        joined(_sentence(row, language) for row in seen.members) or Markup("<li>{}</li>").format(_none(language)),
         Markup('<p class="warning">{}</p>').format(say("drift_act", language)) if act else "",
         _table(seen, settings, language),
-        _all(Markup('<p class="hint">{}</p>').format(text) for text in said),
+        joined(Markup('<p class="hint">{}</p>').format(text) for text in said),
     )
 
 
@@ -89,10 +87,10 @@ def _table(seen: Seen, settings: DriftSettings, language: Language) -> Markup:
             _ks(found, settings, language),
         )
         labelled = zip(heads, cells, strict=True)
-        rows.append(_all(Markup('<td data-label="{}">{}</td>').format(head, cell) for head, cell in labelled))
+        rows.append(joined(Markup('<td data-label="{}">{}</td>').format(head, cell) for head, cell in labelled))
     return Markup('<table class="drifts"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>').format(
-        _all(Markup('<th scope="col">{}</th>').format(head) for head in heads),
-        _all(Markup("<tr>{}</tr>").format(row) for row in rows),
+        joined(Markup('<th scope="col">{}</th>').format(head) for head in heads),
+        joined(Markup("<tr>{}</tr>").format(row) for row in rows),
     )
 
 
@@ -118,7 +116,3 @@ def whole(count: int, language: Language) -> str:
 def _share(share: float, language: Language) -> str:
     text = f"{100 * share:g} %"
     return text if language == "en" else text.replace(".", ",")
-
-
-def _all(parts: Iterable[Markup]) -> Markup:
-    return Markup("").join(parts)

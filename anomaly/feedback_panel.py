@@ -9,14 +9,13 @@ from markupsafe import Markup
 from anomaly import serving
 from anomaly.datasets import GOOD
 from anomaly.errors import VigieError
+from anomaly.events import ASIDE, path_of
 from anomaly.feedback import ANY_DEFECT, Stored
 from anomaly.settings import Settings
 from anomaly.texts import Language, say
 
 if TYPE_CHECKING:
     from anomaly.page import Page
-
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False, "queue": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,6 @@ def wire_feedback(panel: FeedbackPanel, page: "Page", settings: Settings) -> Non
         page: for the picture, its report and the language.
         settings: of the deployment.
     """
-    from anomaly.page import path_of
 
     def prepare(report: dict[str, Any] | None, language: Language) -> list[Any]:
         good, defect = labels(report, language)
@@ -85,9 +83,9 @@ def wire_feedback(panel: FeedbackPanel, page: "Page", settings: Settings) -> Non
         return store(picture, report, GOOD, language)
 
     shown = [panel.whole, panel.before, panel.type, panel.good, panel.defect, panel.said]
-    gr.on([page.report.change, page.language.change], prepare, [page.report, page.language], shown, **_QUIET)
-    panel.good.click(store_good, [page.picture, page.report, page.language], panel.said, **_QUIET)
-    panel.defect.click(store, [page.picture, page.report, panel.type, page.language], panel.said, **_QUIET)
+    gr.on([page.report.change, page.language.change], prepare, [page.report, page.language], shown, **ASIDE)
+    panel.good.click(store_good, [page.picture, page.report, page.language], panel.said, **ASIDE)
+    panel.defect.click(store, [page.picture, page.report, panel.type, page.language], panel.said, **ASIDE)
 
 
 def labels(report: dict[str, Any] | None, language: Language) -> tuple[str, str]:

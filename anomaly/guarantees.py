@@ -102,6 +102,12 @@ def upper_share(count: int, of: int, confidence: float = CONFIDENCE) -> float:
     return float(betaincinv(count + 1, of - count, confidence))
 
 
+def two_sided(count: int, of: int) -> tuple[float, float]:
+    """Clopper and Pearson's 95 % interval of a share, both sides together; `of` is at least 1."""
+    side = 1 - (1 - CONFIDENCE) / 2
+    return 1 - upper_share(of - count, of, side), upper_share(count, of, side)
+
+
 def promise(side: Side, count: int, of: int, counted_as: int | None = None) -> Promise:
     """For a cut that did not look at these parts, or that is an order statistic of them.
 

@@ -187,7 +187,8 @@ def _pixels(image: Image.Image) -> RgbImage:
         raise
     except Exception as error:  # as in _open
         kind = f"{image.format} " if image.format else ""
-        raise ImageError(f"holds {kind}pixels that cannot be decoded; damaged or cut short? ({error!r})") from error
+        why = str(error) or type(error).__name__
+        raise ImageError(f"holds {kind}pixels that cannot be decoded; damaged or cut short? ({why})") from error
 
 
 def _upright(image: Image.Image) -> Image.Image:

@@ -9,11 +9,10 @@ from markupsafe import Markup
 
 from anomaly import deep_link, serving
 from anomaly.errors import VigieError
+from anomaly.events import ASIDE
 from anomaly.panels import warning_html
 from anomaly.settings import Settings
 from anomaly.texts import Language, say
-
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False, "queue": False}
 
 # The browser knows best under which address it sees the page. Without https there is no clipboard: the box shows it.
 _COPY = """(query) => {
@@ -66,7 +65,7 @@ def wire_link(
     def translate(spoken: Language) -> list[Any]:
         return [gr.Button(say("link_copy", spoken)), gr.Textbox(label=say("link_shown", spoken))]
 
-    pinned = panel.copy.click(pin, [*chosen, language], [panel.link, panel.notes], **_QUIET)
+    pinned = panel.copy.click(pin, [*chosen, language], [panel.link, panel.notes], **ASIDE)
     pinned.then(None, panel.link, panel.link, js=_COPY)
     changed = [component.input for component in chosen]
     gr.on(
@@ -74,9 +73,9 @@ def wire_link(
         lambda: [gr.Textbox(value="", visible=False), gr.HTML(visible=False)],
         None,
         [panel.link, panel.notes],
-        **_QUIET,
+        **ASIDE,
     )
-    language.change(translate, language, [panel.copy, panel.link], **_QUIET)
+    language.change(translate, language, [panel.copy, panel.link], **ASIDE)
 
 
 def notes_update(notes: Sequence[str], language: Language) -> Any:

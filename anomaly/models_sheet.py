@@ -11,8 +11,9 @@ from markupsafe import Markup
 from anomaly import charts, hub, releases
 from anomaly.figures import Figures, InspectorMetrics, ModelMetrics
 from anomaly.monitor_tab import percent
-from anomaly.panels import figure
+from anomaly.panels import figure, joined
 from anomaly.texts import Language, say
+from anomaly.votes_file import VotesFile
 
 if TYPE_CHECKING:
     from anomaly.inspector import Inspector
@@ -42,7 +43,7 @@ def models_html(chosen: "Inspector", metrics: InspectorMetrics | None, language:
     parts.append(_curves(chosen, metrics, releases.votes(place, chosen.commit), language))
     if metrics is not None:
         parts.append(_sentence(_source(metrics, language)))
-    return Markup('<div class="sheet">{}</div>').format(_all(parts))
+    return Markup('<div class="sheet">{}</div>').format(joined(parts))
 
 
 def _source(metrics: InspectorMetrics, language: Language) -> str:
@@ -177,7 +178,7 @@ def _front(metrics: InspectorMetrics, language: Language) -> Markup:
 
 
 def _curves(
-    chosen: "Inspector", metrics: InspectorMetrics | None, votes: releases.Votes | None, language: Language
+    chosen: "Inspector", metrics: InspectorMetrics | None, votes: VotesFile | None, language: Language
 ) -> Markup:
     head = Markup("<h3>{}</h3>").format(say("mod_roc", language))
     if votes is None or not votes.test:
@@ -191,7 +192,7 @@ def _curves(
         cut_name = next(iter(member.calibration.thresholds)) if figures is None else figures.threshold
         cut = next((t.value for key, t in member.calibration.thresholds.items() if key == cut_name), None)
         drawn.append(_curve(name, good, defects, (cut_name, cut), language))
-    return head + Markup('<div class="charts">{}</div>').format(_all(drawn)) + _sentence(say("mod_roc_how", language))
+    return head + Markup('<div class="charts">{}</div>').format(joined(drawn)) + _sentence(say("mod_roc_how", language))
 
 
 def _curve(
@@ -248,7 +249,7 @@ def history_html(changes: Sequence[releases.Change], place: hub.Source, language
     entries = []
     for change in changes:
         said = _said(change, language)
-        what = Markup("<ul>{}</ul>").format(_all(Markup("<li>{}</li>").format(text) for text in said))
+        what = Markup("<ul>{}</ul>").format(joined(Markup("<li>{}</li>").format(text) for text in said))
         names = ", ".join(change.names) or say("mod_untagged", language)
         entries.append(
             Markup("<li><b>{}</b> {} <small>{}</small>{}</li>").format(
@@ -258,7 +259,7 @@ def history_html(changes: Sequence[releases.Change], place: hub.Source, language
                 what,
             )
         )
-    return Markup('<div class="sheet"><ol class="history">{}</ol></div>').format(_all(entries))
+    return Markup('<div class="sheet"><ol class="history">{}</ol></div>').format(joined(entries))
 
 
 def _said(change: releases.Change, language: Language) -> list[str]:
@@ -293,8 +294,10 @@ def commit_html(repo: str, commit: str, *, on_hub: bool) -> Markup:
 
 def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str | Markup]]) -> Markup:
     """One that scrolls by itself where the page is narrow."""
-    head = _all(Markup('<th scope="col">{}</th>').format(text) for text in heads)
-    body = _all(Markup("<tr>{}</tr>").format(_all(Markup("<td>{}</td>").format(cell) for cell in row)) for row in rows)
+    head = joined(Markup('<th scope="col">{}</th>').format(text) for text in heads)
+    body = joined(
+        Markup("<tr>{}</tr>").format(joined(Markup("<td>{}</td>").format(cell) for cell in row)) for row in rows
+    )
     return Markup(
         '{}<div class="wide" tabindex="0" role="region" aria-label="{}"><table><thead><tr>{}</tr></thead>'
         "<tbody>{}</tbody></table></div>"
@@ -309,7 +312,3 @@ def decimal(value: float, language: Language) -> str:
 
 def _sentence(text: str) -> Markup:
     return Markup('<p class="hint">{}</p>').format(text)
-
-
-def _all(parts: Iterable[Markup]) -> Markup:
-    return Markup("").join(parts)

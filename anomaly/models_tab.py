@@ -11,6 +11,7 @@ from markupsafe import Markup
 
 from anomaly import hub, panels, releases, serving
 from anomaly.errors import VigieError
+from anomaly.events import ASIDE
 from anomaly.models_sheet import card_text, history_html, models_html
 from anomaly.monitor_tab import enclosing_tab
 from anomaly.settings import Settings
@@ -20,18 +21,14 @@ if TYPE_CHECKING:
     from anomaly.page import Page
 
 INSPECTOR = ""  # among the cards, the inspector itself
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False, "queue": False}
 
 
-def models_tab(page: "Page", settings: Settings) -> Callable[..., Any]:
-    """Builds it where it is called, and connects it.
+def models_tab(page: "Page", settings: Settings) -> None:
+    """Builds it where it is called, inside a gr.Tab, and connects it.
 
     Args:
         page: for the language, and the inspector and revision that are told about.
         settings: of the deployment.
-
-    Returns:
-        What makes an event be followed by showing it anew.
     """
     sheet = gr.HTML(padding=False, elem_id="models")
     with gr.Accordion(say("mod_history", "en"), open=False, elem_id="models-history") as history:
@@ -77,17 +74,31 @@ def models_tab(page: "Page", settings: Settings) -> Callable[..., Any]:
         return [gr.update(label=say(key, language)) for key in ("mod_history", "mod_cards")]
 
     chosen = [page.inspector, page.revision]
-    one = [*chosen, which, page.language]
+    told: dict[str, tuple[Callable[..., str], list[Any], Any]] = {
+        "sheet": (show, [*chosen, page.language], sheet),
+        "card": (show_card, [*chosen, which, page.language], card),
+        "history": (show_history, [page.inspector, page.language], past),
+    }
+    # What nobody has looked at is neither fetched nor drawn; what somebody has is told anew where it may have changed.
+    looked = {name: gr.State(False) for name in told}
 
-    def follow(event: Any) -> Any:
-        event = event.then(show, [*chosen, page.language], sheet, **_QUIET)
-        return event.then(offer, one, which, **_QUIET)
+    def look(event: Any, name: str) -> Any:
+        make, inputs, output = told[name]
+        return event(lambda: True, None, looked[name], **ASIDE).then(make, inputs, output, **ASIDE)
 
-    changed = [page.revision.change, page.language.change]
-    if (tab := enclosing_tab()) is not None:
-        changed.append(tab.select)
-    page.language.change(translate, page.language, [history, cards], **_QUIET)
-    gr.on(changed, show, [*chosen, page.language], sheet, **_QUIET).then(offer, one, which, **_QUIET)
-    gr.on([which.change, cards.expand, page.revision.change], show_card, one, card, **_QUIET)
-    gr.on([history.expand, page.language.change], show_history, [page.inspector, page.language], past, **_QUIET)
-    return follow
+    def again(event: Any, name: str) -> Any:
+        make, inputs, output = told[name]
+
+        def made(was: bool, *values: Any) -> Any:
+            return make(*values) if was else gr.skip()
+
+        return event.then(made, [looked[name], *inputs], output, **ASIDE)
+
+    opened = look(enclosing_tab().select, "sheet").then(offer, [*chosen, which, page.language], which, **ASIDE)
+    again(again(opened, "card"), "history")
+    look(cards.expand, "card")
+    look(history.expand, "history")
+    which.change(show_card, told["card"][1], card, **ASIDE)
+    spoken = page.language.change(translate, page.language, [history, cards], **ASIDE)
+    spoken = again(spoken, "sheet").then(offer, [*chosen, which, page.language], which, **ASIDE)
+    again(again(spoken, "card"), "history")

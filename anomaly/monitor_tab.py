@@ -3,7 +3,7 @@
 Plots are made of the log (anomaly.monitor); without one, of what this process remembers.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,8 +15,9 @@ from markupsafe import Markup
 from anomaly import charts, panels, serving
 from anomaly.drift_panel import whole
 from anomaly.errors import VigieError
+from anomaly.events import ASIDE
 from anomaly.monitor import REMEMBERED, Entry, Summary, grouped, over_time, summarise
-from anomaly.panels import figure
+from anomaly.panels import figure, joined
 from anomaly.settings import Settings
 from anomaly.texts import Language, say
 
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from anomaly.page import Page
 
 PERIODS = {"hour": timedelta(hours=1), "day": timedelta(days=1), "week": timedelta(days=7), "all": None}
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False, "queue": False}
 # The drift panel may be in another tab, and closed. A tab without an elem_id has no link to its panel: then it is the
 # first one, of inspections.
 _OPEN_DRIFT = """() => {
@@ -41,15 +41,12 @@ _OPEN_DRIFT = """() => {
 }"""
 
 
-def monitor_tab(page: "Page", settings: Settings) -> Callable[..., Any]:
-    """Builds it where it is called, and connects it.
+def monitor_tab(page: "Page", settings: Settings) -> None:
+    """Builds it where it is called, inside a gr.Tab, and connects it.
 
     Args:
         page: for the language, and the inspector and revision whose drift is told.
         settings: of the deployment.
-
-    Returns:
-        What makes an event be followed by showing it anew.
     """
     with gr.Row(elem_id="monitor-top"):
         period = gr.Radio(
@@ -82,24 +79,24 @@ def monitor_tab(page: "Page", settings: Settings) -> Callable[..., Any]:
             gr.update(value=say("mon_drift_link", language)),
         ]
 
+    def show_again(looked: bool, *values: Any) -> Any:
+        return show(*values) if looked else (gr.skip(), gr.skip())
+
     asked = [period, page.inspector, page.revision, page.language]
-
-    def follow(event: Any) -> Any:
-        return event.then(show, asked, [sheet, drift], **_QUIET)
-
-    page.language.change(translate, page.language, [period, refresh, link], **_QUIET)
-    changed = [period.change, refresh.click, page.language.change, page.report.change, page.revision.change]
-    if (tab := enclosing_tab()) is not None:
-        changed.append(tab.select)
-    gr.on(changed, show, asked, [sheet, drift], **_QUIET)
+    looked = gr.State(False)  # the log is read when somebody looks, not at every inspection
+    opened = enclosing_tab().select(lambda: True, None, looked, **ASIDE)
+    opened.then(show, asked, [sheet, drift], **ASIDE)
+    gr.on([period.change, refresh.click], show, asked, [sheet, drift], **ASIDE)
+    spoken = page.language.change(translate, page.language, [period, refresh, link], **ASIDE)
+    spoken.then(show_again, [looked, *asked], [sheet, drift], **ASIDE)
     link.click(None, js=_OPEN_DRIFT)
-    return follow
 
 
-def enclosing_tab() -> Any:
-    """The gr.Tab around what is being built; None outside of one."""
+def enclosing_tab() -> gr.Tab:
+    """The gr.Tab around what is being built."""
     block = Context.block
-    while block is not None and not isinstance(block, gr.Tab):
+    while not isinstance(block, gr.Tab):
+        assert block is not None, "call it inside a gr.Tab"
         block = block.parent
     return block
 
@@ -167,10 +164,10 @@ def monitor_html(
         title, body = ("mon_empty", "mon_empty_1") if empty else ("mon_none", "mon_none_1")
         card = Markup('<div class="card empty" role="status"><strong>{}</strong><p>{}</p><p>{}</p></div>')
         said.append(card.format(say(title, language), say(body, language), _source(folder, language)))
-        return Markup('<div class="sheet">{}</div>').format(_all(said))
+        return Markup('<div class="sheet">{}</div>').format(joined(said))
     said += [_facts(found, waiting, language), _plots(entries, language), _table(entries, language)]
     said.append(Markup('<p class="hint">{}</p>').format(_source(folder, language)))
-    return Markup('<div class="sheet">{}</div>').format(_all(said))
+    return Markup('<div class="sheet">{}</div>').format(joined(said))
 
 
 def _source(folder: Path | None, language: Language) -> str:
@@ -208,7 +205,7 @@ def _facts(found: Summary, waiting: int | None, language: Language) -> Markup:
     if waiting is not None:
         facts.append(("mon_queue", whole(waiting, language), ""))
     return Markup('<dl class="facts">{}</dl>').format(
-        _all(
+        joined(
             Markup("<div><dt>{}</dt><dd><b>{}</b>{}</dd></div>").format(
                 say(key, language), value, Markup("<small>{}</small>").format(more) if more else ""
             )
@@ -251,7 +248,7 @@ def _plots(entries: Sequence[Entry], language: Language) -> Markup:
     def energy(found: Summary) -> tuple[tuple[str, float], ...]:
         return () if found.mean_mj is None else (("plain", found.mean_mj),)
 
-    key = _all(
+    key = joined(
         Markup('<span class="{}">{}</span>').format(word, say(f"vote_{word}", language))
         for word in ("ok", "review", "defect")
     )
@@ -261,12 +258,12 @@ def _plots(entries: Sequence[Entry], language: Language) -> Markup:
         plot("mon_plot_latency", " ms", latency),
         plot("mon_plot_energy", " mJ", energy),
     ]
-    return Markup('<p class="key">{}</p><div class="charts two">{}</div>').format(key, _all(plots))
+    return Markup('<p class="key">{}</p><div class="charts two">{}</div>').format(key, joined(plots))
 
 
 def _table(entries: Sequence[Entry], language: Language) -> Markup:
     keys = ("inspector", "revision", "policy", "mon_count", "mon_rate", "mon_latency", "mon_energy")
-    heads = _all(Markup('<th scope="col">{}</th>').format(say(key, language)) for key in keys)
+    heads = joined(Markup('<th scope="col">{}</th>').format(say(key, language)) for key in keys)
     rows = []
     for (inspector, revision, commit, policy), found in grouped(entries).items():
         cells = (
@@ -278,11 +275,11 @@ def _table(entries: Sequence[Entry], language: Language) -> Markup:
             f"{figure(found.median_ms, language)} ms",
             say("unknown", language) if found.mean_mj is None else f"{figure(found.mean_mj, language)} mJ",
         )
-        rows.append(_all(Markup("<td>{}</td>").format(cell) for cell in cells))
+        rows.append(joined(Markup("<td>{}</td>").format(cell) for cell in cells))
     return Markup(
         '<h3>{0}</h3><div class="wide" tabindex="0" role="region" aria-label="{0}"><table><thead><tr>{1}</tr></thead>'
         "<tbody>{2}</tbody></table></div>"
-    ).format(say("mon_by", language), heads, _all(Markup("<tr>{}</tr>").format(row) for row in rows))
+    ).format(say("mon_by", language), heads, joined(Markup("<tr>{}</tr>").format(row) for row in rows))
 
 
 def percent(share: float, language: Language) -> str:
@@ -293,7 +290,3 @@ def percent(share: float, language: Language) -> str:
 
 def _time(at: datetime) -> str:
     return at.strftime("%Y-%m-%d %H:%M UTC")
-
-
-def _all(parts: Iterable[Markup]) -> Markup:
-    return Markup("").join(parts)

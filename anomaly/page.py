@@ -1,19 +1,17 @@
 """The page: its components, its words, and what connects them (Gradio Blocks, gradio.app)."""
 
-import html
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import gradio as gr
-from gradio.utils import get_upload_folder
 
 from anomaly import deep_link, panels, render, serving
 from anomaly.cost_panel import CostPanel, cost_panel, wire_costs
 from anomaly.drift_panel import drift_html
-from anomaly.errors import INTERNAL, NoPictureError, NotUploadedError, VigieError
+from anomaly.errors import VigieError
+from anomaly.events import ASIDE, MODEL_LANE, PRIVATE, TELLING, Picture, path_of, told
 from anomaly.feedback_panel import FeedbackPanel, feedback_panel, wire_feedback
 from anomaly.hub import parse_source
 from anomaly.link_panel import LinkPanel, link_panel, notes_update, wire_link
@@ -23,14 +21,9 @@ from anomaly.texts import LANGUAGES, Language, language_of, say
 from anomaly.what_if_panel import WhatIfPanel, what_if_panel, wire_what_if
 from anomaly.why_panel import promises_html, why_html
 
-Picture = dict[str, Any] | None  # gradio's FileData, taken raw: its own preprocessing fails without a message
 Asked = tuple[str, str, str, str]  # path of the picture, inspector, revision, policy
 Result = tuple[Asked, render.Exhibit] | None  # the last inspection of a session, and what was asked
 
-MODEL_LANE: dict[str, Any] = {"concurrency_id": "model", "concurrency_limit": 1}  # one inspection at a time
-PRIVATE: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False}
-ASIDE: dict[str, Any] = {**PRIVATE, "queue": False}
-TELLING: dict[str, Any] = {**PRIVATE, "concurrency_limit": None}  # gradio shows an error of a queued event only
 
 # The whole report is in the browser already, so no file of it lies on the server for others to find.
 DOWNLOAD = """(report) => {
@@ -359,34 +352,6 @@ def release(language: Language) -> Any:
     return gr.Button(say("inspect", language), interactive=True)
 
 
-class ToldError(gr.Error):  # type: ignore[misc]  # gradio has no types
-    """An error as a program gets it. As text, which is all that an MCP client gets, with its code."""
-
-    def __str__(self) -> str:
-        return f"{self.title}: {self.message}"
-
-
-@contextmanager
-def told(language: Language, *, as_html: bool = False) -> Iterator[None]:
-    """Tells an error that a person can mend in its own words; any other one stays in the log.
-
-    Args:
-        language: of the page.
-        as_html: for the page, whose toasts are HTML with a title in words. A program gets the message as it is, and the
-            error's code for a title.
-    """
-    try:
-        yield
-    except VigieError as error:
-        text = html.escape(str(error), quote=False) if as_html else str(error)
-        title = say("error", language) if as_html else error.code
-        raise ToldError(text, title=title, print_exception=False) from error
-    except Exception as error:
-        if as_html or isinstance(error, gr.Error):
-            raise
-        raise ToldError("Something is wrong in the app itself; its log says what.", title=INTERNAL) from error
-
-
 def question(picture: Picture, inspector: str | None, revision: str | None, policy: str | None) -> Asked:
     """What is asked, in a form that can be compared."""
     return (picture or {}).get("path", ""), inspector or "", revision or "", policy or ""
@@ -395,20 +360,3 @@ def question(picture: Picture, inspector: str | None, revision: str | None, poli
 def answers(result: Result, selection: Sequence[Any]) -> bool:
     """Whether a result belongs to what is selected now: picture, inspector, revision and policy."""
     return result is not None and result[0] == question(*selection)
-
-
-def path_of(picture: Picture, language: Language) -> str:
-    """Where an uploaded file lies.
-
-    Raises:
-        NoPictureError: there is none.
-        NotUploadedError: it was not uploaded, or is gone since: gradio itself does not look at a file without its
-            `meta`, so whoever calls the API by hand could have any picture of the server inspected.
-    """
-    given = picture.get("path") if isinstance(picture, dict) else picture
-    if not given:
-        raise NoPictureError(say("no_picture", language))
-    path = Path(str(given)).resolve()
-    if not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
-        raise NotUploadedError(f"{path.name!r} is no upload of this app; upload it first (gradio_client: handle_file)")
-    return str(path)

@@ -59,7 +59,7 @@ def verdict_html(report: Report, language: Language) -> str:
         policy=report.policy,
         ms=figure(report.duration_ms, language),
     )
-    warnings = _all(warning_html(text, language) for text in report.warnings)
+    warnings = joined(warning_html(text, language) for text in report.warnings)
     return Markup(
         '<div class="verdict {0}" role="status" data-decision="{0}"><strong>{1}{2}</strong><p>{3}</p>'
         "<small>{4}</small></div>{5}"
@@ -107,15 +107,15 @@ def votes_html(report: Report, calibrations: Mapping[str, Calibration], language
     """
     columns = [say(key, language) for key in ("detector", "score", "p_value", "verdict", "time", "energy_share")]
     hints = ["", say("score_hint", language), say("p_value_hint", language), "", "", ""]
-    heads = _all(
+    heads = joined(
         Markup('<th scope="col" title="{}">{}</th>').format(hint, column)
         for column, hint in zip(columns, hints, strict=True)
     )
     why = report.explanation
     less, unasked = ((), ()) if why is None else (why.discounted, why.unasked)
-    rows = _all(
+    rows = joined(
         _vote_row(vote, calibrations[vote.member], columns, language, less=vote.member in less) for vote in report.votes
-    ) + _all(_unasked_row(name, columns, language) for name in unasked)
+    ) + joined(_unasked_row(name, columns, language) for name in unasked)
     known = {*unasked, *(vote.member for vote in report.votes)}
     names = ", ".join(name for name in calibrations if name not in known)
     others = say("no_part", language, names=names) if names and why is not None else ""
@@ -138,7 +138,7 @@ def _row(columns: list[str], *cells: str) -> Markup:
     """The columns that come last may have nothing in them."""
     labelled = zip(columns, (*cells, *["–"] * (len(columns) - len(cells))), strict=True)
     return Markup("<tr>{}</tr>").format(
-        _all(Markup('<td data-label="{}">{}</td>').format(column, cell) for column, cell in labelled)
+        joined(Markup('<td data-label="{}">{}</td>').format(column, cell) for column, cell in labelled)
     )
 
 
@@ -194,7 +194,7 @@ def _remarks(vote: MemberVote, language: Language, *, less: bool) -> Markup:
     if unnamed := len(vote.boxes) - marked.total():
         remarks.append(say("places", language, count=unnamed))
     remarks += [f"{label} × {count}" for label, count in marked.most_common()]
-    return _all(Markup("<small>{}</small>").format(remark) for remark in remarks)
+    return joined(Markup("<small>{}</small>").format(remark) for remark in remarks)
 
 
 def emissions_html(emissions: Emissions, language: Language) -> str:
@@ -205,8 +205,8 @@ def emissions_html(emissions: Emissions, language: Language) -> str:
 
     parts = {"cpu": emissions.cpu_mj, "ram": emissions.ram_mj, "gpu": emissions.gpu_mj}
     known = {name: part for name, part in parts.items() if part is not None}
-    bar = _all(Markup('<i class="{}" style="flex-grow:{:.3f}"></i>').format(*part) for part in known.items())
-    key = _all(
+    bar = joined(Markup('<i class="{}" style="flex-grow:{:.3f}"></i>').format(*part) for part in known.items())
+    key = joined(
         Markup('<span class="{}">{} {}</span>').format(name, name.upper(), quantity(part, "mJ"))
         for name, part in known.items()
     )
@@ -219,7 +219,7 @@ def emissions_html(emissions: Emissions, language: Language) -> str:
     }
     if emissions.note is not None:
         facts["note"] = _note(emissions.note, language)
-    listed = _all(Markup("<dt>{}</dt><dd>{}</dd>").format(say(key, language), fact) for key, fact in facts.items())
+    listed = joined(Markup("<dt>{}</dt><dd>{}</dd>").format(say(key, language), fact) for key, fact in facts.items())
     return Markup(
         '<h3>{} <span class="badge">{}</span></h3><div class="energy"><p class="big">{}</p><p class="big">{}</p></div>'
         '<div class="parts" role="img" aria-label="{}">{}</div><p class="key">{}</p><dl>{}</dl>'
@@ -246,7 +246,7 @@ def members_html(report: Report, language: Language, *, on_hub: bool) -> str:
     source = report.inspector if on_hub else Path(report.inspector).name
     entries = [(say("this_inspector", language), source, report.commit)]
     entries += [(vote.member, vote.repo, vote.commit) for vote in report.votes]
-    rows = _all(
+    rows = joined(
         Markup("<tr><td>{}</td><td>{}</td><td>{}</td></tr>").format(name, repo, _commit(repo, commit, on_hub=on_hub))
         for name, repo, commit in entries
     )
@@ -268,9 +268,10 @@ def figure(value: float, language: Language) -> str:
 
 
 def _card(kind: str, title: str, *lines: str) -> Markup:
-    paragraphs = _all(Markup("<p>{}</p>").format(line) for line in lines)
+    paragraphs = joined(Markup("<p>{}</p>").format(line) for line in lines)
     return Markup('<div class="card {}" role="status"><strong>{}</strong>{}</div>').format(kind, title, paragraphs)
 
 
-def _all(parts: Iterable[Markup]) -> Markup:
+def joined(parts: Iterable[Markup]) -> Markup:
+    """One piece of HTML."""
     return Markup("").join(parts)

@@ -234,7 +234,7 @@ def _by_steps(votes: Mapping[str, Vote | Failure], policy: Policy, rule: Cascade
             less |= {name: None} if said[name] != own[name] else {}
         against = [name for name, verdict in said.items() if verdict == "defect"]
         open_ = [name for name in step.members if name not in said or said[name] != "ok"]
-        of, needed, kept = len(step.members), *_needs(step)
+        of, needed, kept = len(step.members), *step.needs
         decided: tuple[Verdict, Text] | None = None
         if step.reject is not None and len(against) >= needed:
             decided = "defect", reasons.step_rejects(number, len(rule.steps), against, of, needed, step.reject)
@@ -262,15 +262,6 @@ def _at_step(vote: Vote, step: Step) -> Verdict:
     if step.reject is not None and reaches(vote, step.reject):
         return "defect"
     return "review" if step.accept is not None and reaches(vote, step.accept) else "ok"
-
-
-def _needs(step: Step) -> tuple[int, int]:
-    """How many members have to reach `reject` for a defect, and `accept` for the cascade to go on."""
-    count = len(step.members)
-    if step.combine == "majority":
-        return count // 2 + 1, (count + 1) // 2
-    needed = {"any": 1, "all": count, "at_least": step.k or count}[step.combine]
-    return needed, needed
 
 
 def _cap(name: str, votes: Mapping[str, Vote | Failure], policy: Policy) -> tuple[Verdict, tuple[str, ...]]:

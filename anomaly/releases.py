@@ -7,52 +7,27 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ValidationError
 
 from anomaly import hub
 from anomaly.datasets import GOOD
 from anomaly.errors import ModelLoadError, VigieError
 from anomaly.figures import Figures, InspectorMetrics, ModelMetrics
-from anomaly.guarantees import upper_share
+from anomaly.guarantees import two_sided
+from anomaly.policy_check import problems
+from anomaly.votes_file import VOTES_FILE, VotesFile
 
 if TYPE_CHECKING:
     from anomaly.inspector import InspectorFile
 
-CARD, METRICS, VOTES = "README.md", "metrics.json", "votes.json"
+CARD, METRICS = "README.md", "metrics.json"
 SHOWN = 12  # revisions of a history: each costs a download
-_TWO_SIDED = 0.975  # each side of a 95 % interval
+Model = TypeVar("Model", bound=BaseModel)
 _CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 _PICTURE = re.compile(r"!\[([^\]]*)\]\([^)]*\)")
 _FRONT = re.compile(r"\A---\n.*?\n---\n", re.DOTALL)
-
-
-class VotesPart(BaseModel):
-    """One picture of votes.json."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    label: str
-    scores: dict[str, Annotated[float, Field(allow_inf_nan=False)]]  # by member; the detector's own units
-
-
-class Votes(BaseModel):
-    """What of votes.json is drawn. The whole of it is in training/votes_file.py."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    format: Literal[1]
-    split_hash: str
-    test: tuple[VotesPart, ...]
-
-    def scores(self, member: str) -> tuple[list[float], list[float]]:
-        """Of the good parts and of the defects that a member voted on."""
-        sides: tuple[list[float], list[float]] = ([], [])
-        for part in self.test:
-            if member in part.scores:
-                sides[part.label != GOOD].append(part.scores[member])
-        return sides
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +77,7 @@ def share(count: int, of: int) -> Share | None:
     """None of nothing."""
     if not of:
         return None
-    return Share(count, of, 1 - upper_share(of - count, of, _TWO_SIDED), upper_share(count, of, _TWO_SIDED))
+    return Share(count, of, *two_sided(count, of))
 
 
 def policy_shares(figures: Figures, counts: Mapping[str, int]) -> PolicyShares:
@@ -118,50 +93,39 @@ def policy_shares(figures: Figures, counts: Mapping[str, int]) -> PolicyShares:
     )
 
 
-@lru_cache(maxsize=256)
 def model_metrics(place: hub.Source, commit: str) -> ModelMetrics | None:
     """metrics.json of a member at a commit; None where it has none.
 
     Raises:
         RegistryError, ModelLoadError: it cannot be had, or is not right.
     """
-    text = _text(place, commit, METRICS)
-    try:
-        return None if text is None else ModelMetrics.model_validate_json(text)
-    except ValidationError as error:
-        raise _wrong(place, commit, METRICS, error) from error
+    return _file(place, commit, METRICS, ModelMetrics)
 
 
-@lru_cache(maxsize=8)
-def votes(place: hub.Source, commit: str) -> Votes | None:
-    """votes.json of an inspector at a commit; None for a release from before there was one.
-
-    Raises:
-        RegistryError, ModelLoadError: it cannot be had, or is not right.
-    """
-    text = _text(place, commit, VOTES)
-    try:
-        return None if text is None else Votes.model_validate_json(text)
-    except ValidationError as error:
-        raise _wrong(place, commit, VOTES, error) from error
+def inspector_metrics(place: hub.Source, commit: str) -> InspectorMetrics | None:
+    """metrics.json of an inspector at a commit; otherwise as `model_metrics`."""
+    return _file(place, commit, METRICS, InspectorMetrics)
 
 
-@lru_cache(maxsize=64)
+def votes(place: hub.Source, commit: str) -> VotesFile | None:
+    """votes.json of an inspector at a commit; None for a release from before there was one; else as `model_metrics`."""
+    return _file(place, commit, VOTES_FILE, VotesFile)
+
+
 def inspector_file(place: hub.Source, commit: str) -> "InspectorFile | None":
-    """inspector.json at a commit; None where it has none.
-
-    Raises:
-        RegistryError, ModelLoadError: it cannot be had, or is not right.
-    """
+    """inspector.json at a commit; otherwise as `model_metrics`."""
     from anomaly.inspector import INSPECTOR_FILE, InspectorFile  # torch
-    from anomaly.policy_check import problems
 
-    text = _text(place, commit, INSPECTOR_FILE)
+    return _file(place, commit, INSPECTOR_FILE, InspectorFile)
+
+
+@lru_cache(maxsize=256)
+def _file(place: hub.Source, commit: str, name: str, kind: type[Model]) -> Model | None:
+    text = _text(place, commit, name)
     try:
-        return None if text is None else InspectorFile.model_validate_json(text)
+        return None if text is None else kind.model_validate_json(text)
     except ValidationError as error:
-        said = problems(error, InspectorFile)
-        raise ModelLoadError(f"{place.repo_id}@{commit[:12]}: {INSPECTOR_FILE}: {said}") from error
+        raise ModelLoadError(f"{place.repo_id}@{commit[:12]}: {name}: {problems(error, kind)}") from error
 
 
 def card(place: hub.Source, commit: str) -> str | None:
@@ -251,9 +215,3 @@ def _text(place: hub.Source, commit: str, name: str) -> bytes | None:
     if not hub.holds(place, commit, name):
         return None
     return (hub.download(place, commit, [name]) / name).read_bytes()
-
-
-def _wrong(place: hub.Source, commit: str, name: str, error: ValidationError) -> ModelLoadError:
-    first = error.errors()[0]
-    at = ".".join(str(key) for key in first["loc"])
-    return ModelLoadError(f"{place.repo_id}@{commit[:12]}: {name}: {at}: {first['msg']}")

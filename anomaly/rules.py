@@ -147,6 +147,15 @@ class Step(_Terse):
     accept: Cut | None = None  # None: this step never says ok
     reject: Cut | None = None  # None: this step never says defect
 
+    @property
+    def needs(self) -> tuple[int, int]:
+        """How many members have to reach `reject` for a defect, and `accept` for the cascade to go on."""
+        count = len(self.members)
+        if self.combine == "majority":
+            return count // 2 + 1, (count + 1) // 2
+        needed = {"any": 1, "all": count, "at_least": self.k or count}[self.combine]
+        return needed, needed
+
     @model_validator(mode="after")
     def _decides(self) -> Self:
         if self.accept is None and self.reject is None:

@@ -11,13 +11,12 @@ from concurrent.futures import Future
 from pathlib import Path
 
 from PIL import Image
-from pydantic import ValidationError
 
-from anomaly import hub, images
+from anomaly import hub, images, releases
 from anomaly.drift import DriftSettings
 from anomaly.drift_watch import DriftWatch
 from anomaly.emissions import EmissionsMeter
-from anomaly.errors import ModelLoadError, RegistryError, UnknownInspectorError, VigieError
+from anomaly.errors import RegistryError, UnknownInspectorError, VigieError
 from anomaly.figures import InspectorMetrics
 from anomaly.inspector import Inspection, Inspector, load_at
 from anomaly.settings import Settings
@@ -98,15 +97,7 @@ class Service:
         Raises:
             RegistryError, ModelLoadError: it cannot be had, or is not right.
         """
-        loaded = self.last(inspector, revision)
-        place = self._place(inspector)
-        if not hub.holds(place, loaded.commit, "metrics.json"):
-            return None
-        path = hub.download(place, loaded.commit, ["metrics.json"]) / "metrics.json"
-        try:
-            return InspectorMetrics.model_validate_json(path.read_bytes())
-        except ValidationError as error:
-            raise ModelLoadError(f"{place.repo_id}@{loaded.commit[:12]}: metrics.json: {error}") from error
+        return releases.inspector_metrics(self._place(inspector), self.last(inspector, revision).commit)
 
     def revisions(self, inspector: str | None = None) -> list[hub.Revision]:
         """Tags first; asked for at most once a minute, and what was known when that fails."""

@@ -53,9 +53,14 @@ def service(settings: Settings) -> "Service":
     return _held(settings.model_copy(update={"device": "cpu"}) if spaces else settings)
 
 
-@cache
 def journal(settings: Settings) -> Journal:
     """Where the inspections with these settings are logged."""
+    with _LOCK:  # two first requests at once would have one each
+        return _journal(settings)
+
+
+@cache
+def _journal(settings: Settings) -> Journal:
     return Journal(
         settings.log,
         max_bytes=settings.log_max_bytes,

@@ -13,7 +13,8 @@ from markupsafe import Markup
 from anomaly import serving
 from anomaly.calibration import Calibration
 from anomaly.errors import VigieError
-from anomaly.panels import figure
+from anomaly.events import ASIDE
+from anomaly.panels import figure, joined
 from anomaly.policy import Failure, Policy, Vote
 from anomaly.render import Exhibit
 from anomaly.report import Report
@@ -24,7 +25,6 @@ from anomaly.what_if import Line, WhatIf, lines, votes_of, what_if
 from anomaly.why_panel import why_html
 
 SLIDERS = 12  # the page is built before an inspector is loaded; there are ten kinds of detector
-_QUIET: dict[str, Any] = {"api_visibility": "private", "show_progress": "hidden", "preprocess": False, "queue": False}
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,18 +108,18 @@ def wire_what_if(panel: WhatIfPanel, result: gr.State, report: gr.JSON, language
         ]
 
     shown = [*panel.sliders, panel.answer, panel.detail]
-    report.change(take, [result, language], [held, panel.policy, *shown], **_QUIET)
-    panel.policy.input(lay, [held, panel.policy, language], shown, **_QUIET)
+    report.change(take, [result, language], [held, panel.policy, *shown], **ASIDE)
+    panel.policy.input(lay, [held, panel.policy, language], shown, **ASIDE)
     gr.on(
         [s.input for s in panel.sliders],
         show,
         asked,
         [panel.answer, panel.detail],
         trigger_mode="always_last",
-        **_QUIET,
+        **ASIDE,
     )
-    panel.reset.click(back, [held, language], [panel.policy, *shown], **_QUIET)
-    language.change(translate, asked, [panel.whole, panel.policy, panel.reset, *shown], **_QUIET)
+    panel.reset.click(back, [held, language], [panel.policy, *shown], **ASIDE)
+    language.change(translate, asked, [panel.whole, panel.policy, panel.reset, *shown], **ASIDE)
 
 
 def at_hand(exhibit: Exhibit, settings: Settings) -> AtHand:
@@ -188,6 +188,7 @@ def answered(hand: AtHand | None, name: str, places: Sequence[Any], language: La
         return Markup('<p class="hint">{}</p>').format(say("whatif_waiting", language)), ""
     policy = hand.policies[name]
     known = lines(hand.votes, policy, hand.calibrations)
+    # there are more sliders than lines, and none has a place before it was moved
     moved = {line.member: line.moved_to(place) for line, place in zip(known, places, strict=False)}
     found = what_if(hand.votes, policy, hand.calibrations, moved)
     return what_if_html(hand, found, known, moved, language)
@@ -223,8 +224,8 @@ def what_if_html(
         sentence = decision.reason[language] if same else f"{say(changed, language)} {decision.reason[language]}"
         why = why_html(report.model_copy(update={"explanation": found.explanation}), language)
     verdicts = {} if decision is None else decision.verdicts
-    rows = _all(_row(line, moved.get(line.member, 0.0), hand, verdicts, language) for line in known)
-    heads = _all(Markup('<th scope="col">{}</th>').format(column) for column in _columns(language))
+    rows = joined(_row(line, moved.get(line.member, 0.0), hand, verdicts, language) for line in known)
+    heads = joined(Markup('<th scope="col">{}</th>').format(column) for column in _columns(language))
     table = Markup('<table class="votes what-if-lines"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>').format(
         heads, rows
     )
@@ -274,7 +275,7 @@ def _row(line: Line, by: float, hand: AtHand, verdicts: Mapping[str, Verdict], l
     labelled = zip(_columns(language), cells, strict=True)
     return Markup('<tr class="{}">{}</tr>').format(
         "changed" if by else "",
-        _all(Markup('<td data-label="{}">{}</td>').format(column, cell) for column, cell in labelled),
+        joined(Markup('<td data-label="{}">{}</td>').format(column, cell) for column, cell in labelled),
     )
 
 
@@ -285,7 +286,3 @@ def _mark(kind: str, value: float, line: Line) -> Markup:
 
 def _said(cut: str, language: Language) -> str:
     return cut if language == "en" else cut.replace(".", ",")
-
-
-def _all(parts: Iterable[Markup]) -> Markup:
-    return Markup("").join(parts)

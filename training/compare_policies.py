@@ -18,12 +18,10 @@ from anomaly import hub
 from anomaly.datasets import GOOD
 from anomaly.errors import DataError, ModelLoadError
 from anomaly.figures import Figures, InspectorMetrics
-from anomaly.guarantees import upper_share
+from anomaly.guarantees import two_sided
 from anomaly.settings import STARTER
 from training.arguments import command, exit_code
 from training.policy_plot import Panel, Point, draw
-
-_TWO_SIDED = 0.975  # each side of a 95 % interval
 
 
 class _Frozen(BaseModel):
@@ -171,7 +169,7 @@ def _row(name: str, figures: Figures, good: int, defects: int, what: str) -> Pol
 
 def share(count: int, of: int) -> Share:
     """With its interval; `of` is at least 1."""
-    low, high = 1 - upper_share(of - count, of, _TWO_SIDED), upper_share(count, of, _TWO_SIDED)
+    low, high = two_sided(count, of)
     return Share(count=count, of=of, value=count / of, low=low, high=high)
 
 

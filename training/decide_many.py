@@ -84,7 +84,7 @@ class Table:
             asked[name][:] = True
         for step in rule.steps:
             said = np.stack([self._said(name, step, policy, pending, asked) for name in step.members])
-            needed, kept = _needs(step)
+            needed, kept = step.needs
             rejects = np.zeros(len(self), bool)
             accepts = np.zeros(len(self), bool)
             if step.reject is not None:
@@ -123,12 +123,3 @@ class Table:
 
     def _cost_of(self, asked: Sequence[Sequence[str]], times: Sequence[int]) -> NDArray[np.float64]:
         return np.repeat([self.price.of(tuple(dict.fromkeys(names))) for names in asked], times)
-
-
-def _needs(step: Step) -> tuple[int, int]:
-    """As in `anomaly.policy`: how many have to reach `reject` for a defect, and `accept` for the cascade to go on."""
-    count = len(step.members)
-    if step.combine == "majority":
-        return count // 2 + 1, (count + 1) // 2
-    needed = {"any": 1, "all": count, "at_least": step.k or count}[step.combine]
-    return needed, needed

@@ -58,12 +58,13 @@ def plot(panels: Sequence[Panel]) -> Any:
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(_WIDTH * columns, _HEIGHT * rows), layout="constrained", facecolor="white")
     grid = figure.subplots(rows, columns, squeeze=False).ravel().tolist()
-    markers = [_panel(axes, panel, figure) for axes, panel in zip(grid, panels, strict=False)]
-    for axes in grid[len(panels) :]:
+    used, spare = grid[: len(panels)], grid[len(panels) :]
+    markers = [_panel(axes, panel, figure) for axes, panel in zip(used, panels, strict=True)]
+    for axes in spare:
         axes.set_visible(False)
     figure.draw_without_rendering()  # the layout is known from here on
     figure.set_layout_engine("none")
-    for axes, panel, sizes in zip(grid, panels, markers, strict=False):
+    for axes, panel, sizes in zip(used, panels, markers, strict=True):
         _label(figure, axes, panel, sizes)
     return figure
 

@@ -13,11 +13,12 @@ from anomaly.hub import parse_source
 from anomaly.inspector import Inspector, InspectorFile, Member, MemberRef, load_inspector
 from anomaly.model_repo import load_detector
 from anomaly.settings import STARTER
+from anomaly.votes_file import VOTES_FILE
 from training.finish import RUN
 from training.joint_votes import Joint, ask, joint_of, split_samples
 from training.policy_recipes import default_policies
 from training.release import calibration_votes, read_runs
-from training.votes_file import VOTES_FILE, joint_from, read_votes
+from training.votes_file import joint_from, read_votes
 
 
 def add_sources(parser: argparse.ArgumentParser) -> None:

@@ -23,13 +23,14 @@ from anomaly.evaluation import Row, hardware, score, summarise, versions
 from anomaly.figures import DataFigures, InspectorMetrics, ModelMetrics
 from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, Member, MemberRef
 from anomaly.model_repo import CARD_FILES, MODEL_FILES, load_detector
+from anomaly.votes_file import VOTES_FILE
 from training.arguments import flag, run
 from training.finish import RUN, manifest_path, push_run, pushed
 from training.joint_votes import Joint, ask, figures_of, groups_in, price, split_samples
 from training.manifest import Manifest
 from training.policy_recipes import default_policies
 from training.revise_policies import counted, edited, publish, revise
-from training.votes_file import VOTES_FILE, stored
+from training.votes_file import stored
 
 __all__ = ["Args", "calibration_votes", "default_policies", "kept_apart_samples", "main", "measure", "read_runs"]
 

@@ -104,7 +104,7 @@ def learning_curves(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
     rows = -(-len(curves) // columns)
     figure, grid = _figure(rows, columns, 3.3 * columns, 2.7 * rows)
     places = list(np.ravel(grid))
-    for axes, (name, curve) in zip(places, curves.items(), strict=False):
+    for axes, (name, curve) in zip(places[: len(curves)], curves.items(), strict=True):
         epochs = np.arange(1, len(curve) + 1)
         training, validation = np.array(curve, dtype=float).T
         axes.plot(epochs, training, color=COLOURS[0], label="training")

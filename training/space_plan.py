@@ -18,7 +18,7 @@ from anomaly.hub_errors import explained
 from anomaly.inspector import INSPECTOR_FILE, InspectorFile
 from anomaly.model_repo import CARD_FILES, MODEL_FILES
 from anomaly.settings import STARTER, Settings
-from training.votes_file import VOTES_FILE
+from anomaly.votes_file import VOTES_FILE
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi

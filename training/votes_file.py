@@ -1,14 +1,10 @@
-"""votes.json of an inspector: what every member said of its calibration and test pictures, without the pictures.
-
-With it a policy is made, edited, priced and measured from the release alone. It holds scores, which a member at its
-commit gives again; thresholds are those of the calibrations beside it.
+"""votes.json of an inspector, from the votes and back: a policy is made, edited, priced and measured from the release
+alone. It holds scores, which a member at its commit gives again; thresholds are those of the calibrations beside it.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Literal
-
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Literal
 
 from anomaly import hub
 from anomaly.datasets import Sample
@@ -16,42 +12,8 @@ from anomaly.errors import DataError
 from anomaly.evaluation import Row, Scored
 from anomaly.inspector import Ballot, Inspector
 from anomaly.policy import Failure, Vote, cast_vote
+from anomaly.votes_file import VOTES_FILE, StoredPart, VotesFile
 from training.joint_votes import Joint, Part, Price
-
-VOTES_FILE = "votes.json"
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class StoredPart(_Frozen):
-    """One picture. By member."""
-
-    label: str
-    group: str | None = None  # parts of one group show the same object
-    scores: dict[str, Finite]
-    failures: dict[str, str] = {}  # why there is no score
-    class_shares: dict[str, dict[str, Finite]] = {}  # of type heads
-    ms: dict[str, Finite] = {}  # test: as in `Ballot`
-    shared_ms: dict[str, Finite] = {}
-    mj: dict[str, Finite | None] = {}
-
-
-class VotesFile(_Frozen):
-    """votes.json."""
-
-    format: Literal[1] = 1
-    category: str
-    split_hash: str
-    hardware: str  # of the times and energies
-    unit: str  # of `each`
-    each: dict[str, Finite]  # what asking a member alone costs
-    trunk: dict[str, str]  # member -> fingerprint of what several may stand on
-    inputs: dict[str, str]  # member -> `Ballot.inputs`
-    calibrate: tuple[StoredPart, ...]
-    test: tuple[StoredPart, ...]
 
 
 def stored(inspector: Inspector, joint: Joint, rows: Sequence[Row], hardware: str) -> VotesFile:
