@@ -2,6 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PEER := benchmarks/peer/.venv
 
 .PHONY: setup demo test check bench starter policies screenshots
 
@@ -25,8 +26,13 @@ check: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-bench: setup
-	$(BIN)/python benchmarks/latency.py
+bench: setup $(PEER)/.ready
+	$(BIN)/python benchmarks/bench.py
+
+$(PEER)/.ready: benchmarks/peer/requirements.txt | setup
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(PEER)
+	$(BIN)/uv pip install --quiet --compile-bytecode --python $(PEER)/bin/python --requirement $<
+	touch $@
 
 starter: setup
 	$(BIN)/python -m training.build_starter --out starter

@@ -56,8 +56,7 @@ class Pretrained:
 class Trunk(nn.Module):
     """A frozen network that returns feature maps.
 
-    Several detectors may stand on one trunk and take different layers of it; a CNN's pass stops at the deepest one
-    asked for.
+    Several detectors may stand on one trunk and take different layers of it; a pass stops at the deepest one asked for.
     """
 
     def __init__(self, config: TrunkConfig) -> None:
@@ -138,12 +137,21 @@ def timm_model(architecture: str, arguments: Mapping[str, JsonValue], **extra: A
 
 
 def _vit_maps(net: Any, images: Tensor, layers: Sequence[int]) -> dict[int, Tensor]:
+    """As `output_hidden_states` of transformers gives them, which would run every block."""
     patch = net.config.patch_size
     height, width = images.shape[-2] // patch, images.shape[-1] // patch
-    output = net(pixel_values=images, output_hidden_states=True)
-    states = [*output.hidden_states[:-1], output.last_hidden_state]  # the last one behind its layer norm
-    # class and register tokens come first, whatever their number
-    return {i: states[i][:, -height * width :].mT.reshape(len(images), -1, height, width) for i in layers}
+    third = net.config.model_type == "dinov3_vit"
+    blocks, norm = (net.model.layer, net.norm) if third else (net.encoder.layer, net.layernorm)
+    places = {"position_embeddings": net.rope_embeddings(images)} if third else {}
+    tokens = net.embeddings(images)
+    maps = {}
+    for number, block in enumerate(blocks[: max(layers)], start=1):
+        tokens = block(tokens, **places)
+        if number in layers:
+            state = norm(tokens) if number == len(blocks) else tokens  # the last one behind its layer norm
+            # class and register tokens come first, whatever their number
+            maps[number] = state[:, -height * width :].mT.reshape(len(images), -1, height, width)
+    return maps
 
 
 def make_trunk(pretrained: Pretrained, layers: tuple[int, ...] | None = None) -> Trunk:

@@ -7,17 +7,19 @@ that says so, and the others go on. Nothing is unpacked to where an archive says
 import io
 import math
 import re
+import shutil
 import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from anomaly import render, serving
+from anomaly import images, render, serving
 from anomaly.errors import ImageError, ImageTooLargeError, NoPictureError, VigieError
+from anomaly.images import RgbImage
+from anomaly.reading_ahead import ahead
 from anomaly.report import Report
 from anomaly.settings import Settings
 
@@ -164,7 +166,7 @@ def _wrong(info: zipfile.ZipInfo, limits: Limits) -> str | None:
 def inspect_all(
     settings: Settings, batch: Sequence[Entry], inspector: str, revision: str, policy: str, *, draw: bool
 ) -> Iterator[Row]:
-    """Inspects one picture after the other; in between, others get their turn.
+    """Inspects one picture after the other, while the next ones are read; in between, others get their turn.
 
     Args:
         settings: of the deployment.
@@ -180,32 +182,40 @@ def inspect_all(
     Raises:
         RegistryError, ModelLoadError, PolicyError: before the first row, what every picture would run into.
     """
-    serving.service(settings).inspector(inspector, revision).policy(policy)
-    with tempfile.TemporaryDirectory(prefix="vigie-") as folder:  # 0700, and empty between two pictures
-        for entry in batch:
-            try:
-                with _at_hand(entry, Path(folder), limits_of(settings)) as path:
-                    shown = serving.inspect(settings, str(path), inspector, revision, policy)
-            except VigieError as error:
-                yield Row(entry.name, error=str(error), code=error.code)
-            else:
-                yield Row(entry.name, shown.report, drawn=_drawn(shown) if draw else b"")
+    service = serving.service(settings)
+    loaded = service.inspector(inspector, revision)
+    loaded.policy(policy)
+    limits, accepted = limits_of(settings), service.limits(loaded)
+    with tempfile.TemporaryDirectory(prefix="vigie-") as folder:  # 0700; holds no more than is read ahead
+        places = [(entry, Path(folder, str(number))) for number, entry in enumerate(batch)]
+
+        def read(waiting: tuple[Entry, Path]) -> tuple[Path, RgbImage]:
+            path = _at_hand(*waiting, limits)
+            return path, images.read(path, accepted)
+
+        with ahead(read, places) as pictures:
+            for (entry, place), reading in pictures:
+                try:
+                    path, pixels = reading.result()
+                    shown = serving.inspect(settings, str(path), inspector, revision, policy, pixels)
+                    row = Row(entry.name, shown.report, drawn=_drawn(shown) if draw else b"")
+                except VigieError as error:
+                    row = Row(entry.name, error=str(error), code=error.code)
+                finally:
+                    shutil.rmtree(place, ignore_errors=True)
+                yield row
 
 
-@contextmanager
-def _at_hand(entry: Entry, folder: Path, limits: Limits) -> Iterator[Path]:
-    """The picture's own file, for as long as it is needed."""
+def _at_hand(entry: Entry, place: Path, limits: Limits) -> Path:
+    """The picture's own file; of what is in an archive a copy, in a folder that is made for it."""
     if entry.error is not None:
         raise ImageError(entry.error)
     if entry.inside is None:
-        yield entry.path
-        return
-    copy = folder / (PurePosixPath(entry.name).name[-60:] or "picture")
-    try:
-        copy.write_bytes(_unpacked(entry, limits))
-        yield copy
-    finally:
-        copy.unlink(missing_ok=True)
+        return entry.path
+    place.mkdir()
+    copy = place / (PurePosixPath(entry.name).name[-60:] or "picture")
+    copy.write_bytes(_unpacked(entry, limits))
+    return copy
 
 
 def _unpacked(entry: Entry, limits: Limits) -> bytes:

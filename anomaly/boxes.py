@@ -40,11 +40,15 @@ def find_boxes(heatmap: NDArray[np.float32], threshold: float, settings: BoxSett
         Half-open boxes of whole pixels, the highest score first; a score is the largest pixel of its area.
     """
     import torch
-    from scipy import ndimage
 
     from anomaly.detectors.base import Boxes
 
-    areas, count = ndimage.label(heatmap >= threshold, structure=_EIGHT)
+    reached = heatmap >= threshold
+    if not reached.any():  # as on most parts; importing scipy.ndimage takes a fifteenth of a cold start
+        return Boxes(torch.empty(0, 4), torch.empty(0), ())
+    from scipy import ndimage
+
+    areas, count = ndimage.label(reached, structure=_EIGHT)
     index = np.arange(1, count + 1)
     large = ndimage.sum_labels(np.ones_like(areas), areas, index) >= settings.least_share * heatmap.size
     scores = np.asarray(ndimage.maximum(heatmap, areas, index), np.float32).reshape(-1)

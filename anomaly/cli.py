@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from anomaly.emissions import EmissionsMeter
     from anomaly.images import RgbImage
     from anomaly.inspector import Inspection, Inspector
+    from anomaly.settings import Settings
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_is_help=True, help=__doc__)
 
@@ -194,6 +195,7 @@ def watch(
     import threading
 
     from anomaly import images
+    from anomaly.images import RgbImage
     from anomaly.inspector import load_inspector
     from anomaly.report import Report
     from anomaly.watch import watch as watch_folder
@@ -207,17 +209,61 @@ def watch(
         else:
             typer.echo(f"error: {outcome}", err=True)
 
-    def inspected(path: Path) -> Report:
-        return loaded.inspect(images.read(path, loaded.file.limits), policy).report
+    def read(path: Path) -> RgbImage:
+        return images.read(path, loaded.file.limits)
+
+    def inspected(image: RgbImage) -> Report:
+        return loaded.inspect(image, policy).report
 
     stop = threading.Event()
     usual = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
-        counts = watch_folder(folder, out, inspected, once=once, interval_s=interval, stop=stop, told=told)
+        counts = watch_folder(folder, out, read, inspected, once=once, interval_s=interval, stop=stop, told=told)
     finally:
         for number, handler in usual.items():
             signal.signal(number, handler)
     typer.echo(f"{out}: {counts.inspected} inspected, {counts.failed} logged as errors", err=True)
+
+
+@app.command()
+def score(
+    inputs: Annotated[
+        str, typer.Option("--input", help="folder, .parquet file, or hf://datasets/ORG/NAME[@REVISION][/folder]")
+    ],
+    output: Annotated[Path, typer.Option(file_okay=False, help="folder to write to; run again, it is completed")],
+    inspector: InspectorOption = str(STARTER),
+    revision: RevisionOption = None,
+    policy: Annotated[str | None, typer.Option(help="by default the inspector's own")] = None,
+    engine: Annotated[str, typer.Option(help="local or ray: the cluster at RAY_ADDRESS, or one of its own")] = "local",
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="processes of one thread each; by default 1, on ray one for each CPU")
+    ] = None,
+    part_size: Annotated[int, typer.Option(min=1, help="pictures in one file of the output")] = 256,
+    country: CountryOption = None,
+) -> None:
+    """Score any number of pictures into Parquet files. A picture that cannot be read is a row with an error."""
+    from anomaly.score import score as score_all
+
+    if engine not in ("local", "ray"):
+        raise typer.BadParameter(f"{engine!r} is not one of local, ray", param_hint="--engine")
+    settings = _settings()
+    counts = score_all(
+        inputs,
+        inspector,
+        output,
+        revision=revision,
+        policy=policy,
+        engine=engine,  # type: ignore[arg-type]
+        workers=workers,
+        part_size=part_size,
+        country=country or settings.country,
+        cpu_power_w=settings.cpu_power_w,
+        told=lambda done, of: typer.echo(f"{done} of {of} parts", err=True),
+    )
+    found = [
+        f"{number} {name}" for kinds in (counts.decisions, counts.errors) for name, number in sorted(kinds.items())
+    ]
+    typer.echo(f"{output}: {counts.pictures} pictures in {counts.parts} parts, {counts.scored} now: {', '.join(found)}")
 
 
 @app.command()
@@ -286,13 +332,18 @@ def _save_heatmaps(
 
 def _meter(country: str | None) -> "EmissionsMeter":
     from anomaly.emissions import EmissionsMeter
+
+    settings = _settings()
+    return EmissionsMeter(country or settings.country, settings.cpu_power_w)
+
+
+def _settings() -> "Settings":
     from anomaly.settings import Settings
 
     try:
-        settings = Settings()
+        return Settings()
     except ValidationError as error:
         raise VigieError(f"an environment variable VIGIE_... is not right: {error}") from error
-    return EmissionsMeter(country or settings.country, settings.cpu_power_w)
 
 
 def main() -> int:

@@ -9,7 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -121,6 +121,18 @@ class EmissionsMeter:
                 raise
             except Exception as error:  # whatever happens in CodeCarbon, parts are still inspected
                 self._unavailable = f"{_UNAVAILABLE}{error!r}"
+
+    def begin_warm_up(self) -> None:
+        """Begins `warm_up` in the background: most of it is waiting for processes that look at the CPU.
+
+        An error is kept for the next `warm_up` or `measure`, which runs into it again.
+        """
+
+        def probe() -> None:
+            with suppress(VigieError):
+                self.warm_up()
+
+        threading.Thread(target=probe, daemon=True).start()
 
     @contextmanager
     def measure(self) -> Iterator[Measurement]:

@@ -7,6 +7,7 @@ import platform
 import tempfile
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -20,12 +21,15 @@ from anomaly.calibration import ThresholdName
 from anomaly.datasets import Sample, read_mask
 from anomaly.emissions import shares
 from anomaly.figures import Counts, Figures, Spread
+from anomaly.images import RgbImage
 from anomaly.inspector import Ballot, Inspector
 from anomaly.metrics import confusion, image_auroc, pixel_scores
 from anomaly.policy import CascadeRule, Policy, Vote, WeightedRule, replay, votes_needed
+from anomaly.reading_ahead import ahead
 from anomaly.render import mean_map
 
 Maps = Mapping[str, NDArray[np.float32]]
+Picture = tuple[Sample, "Future[RgbImage]"]
 
 
 class Evaluation(BaseModel):
@@ -152,25 +156,30 @@ def score(
     masks: list[NDArray[np.bool_]] = []
     maps = {name: HeatmapStore(folder / f"member{i}") for i, name in enumerate(names)}
     policy_maps = {name: HeatmapStore(folder / f"policy{i}") for i, name in enumerate(inspector.policies)}
-    for index, sample in enumerate(_bar(samples, progress)):
-        image = images.read(sample.path, inspector.file.limits)
-        size = (image.shape[0], image.shape[1])
-        with inspector.meter.measure() as measurement:
-            ballots = inspector.ballots(image, names)
-        energy = measurement.emissions.energy_mj if measurement.emissions else None
-        durations = {name: ballot.duration_ms for name, ballot in ballots.items()}
-        drawn = {name: ballot.heatmap for name, ballot in ballots.items() if ballot.heatmap is not None}
-        if with_masks or keep_maps:
-            for name, heatmap in drawn.items():
-                maps[name].add(index, heatmap)
-        if with_masks:
-            masks.append(read_mask(sample, size))
-            for name, policy in inspector.policies.items():
-                asked = replay({n: ballot.vote for n, ballot in ballots.items()}, policy)[1]
-                if (mean := policy_map(inspector, policy, {n: drawn[n] for n in asked if n in drawn})) is not None:
-                    policy_maps[name].add(index, mean)
-        light = {name: dataclasses.replace(ballot, heatmap=None) for name, ballot in ballots.items()}
-        rows.append(Row(sample, size, light, shares(energy, durations)))
+
+    def read(sample: Sample) -> RgbImage:
+        return images.read(sample.path, inspector.file.limits)
+
+    with ahead(read, samples) as pictures:
+        for index, (sample, reading) in enumerate(_bar(pictures, len(samples), progress)):
+            image = reading.result()
+            size = (image.shape[0], image.shape[1])
+            with inspector.meter.measure() as measurement:
+                ballots = inspector.ballots(image, names)
+            energy = measurement.emissions.energy_mj if measurement.emissions else None
+            durations = {name: ballot.duration_ms for name, ballot in ballots.items()}
+            drawn = {name: ballot.heatmap for name, ballot in ballots.items() if ballot.heatmap is not None}
+            if with_masks or keep_maps:
+                for name, heatmap in drawn.items():
+                    maps[name].add(index, heatmap)
+            if with_masks:
+                masks.append(read_mask(sample, size))
+                for name, policy in inspector.policies.items():
+                    asked = replay({n: ballot.vote for n, ballot in ballots.items()}, policy)[1]
+                    if (mean := policy_map(inspector, policy, {n: drawn[n] for n in asked if n in drawn})) is not None:
+                        policy_maps[name].add(index, mean)
+            light = {name: dataclasses.replace(ballot, heatmap=None) for name, ballot in ballots.items()}
+            rows.append(Row(sample, size, light, shares(energy, durations)))
     return Scored(inspector, tuple(rows), tuple(masks), maps, policy_maps)
 
 
@@ -327,12 +336,12 @@ def _mean(values: Sequence[float]) -> float | None:
     return float(np.mean(values)) if values else None
 
 
-def _bar(samples: Sequence[Sample], progress: bool) -> Iterable[Sample]:
+def _bar(pictures: Iterable[Picture], count: int, progress: bool) -> Iterable[Picture]:
     if not progress:
-        return samples
+        return pictures
     from tqdm import tqdm
 
-    bar: Iterable[Sample] = tqdm(samples, desc="evaluating", unit="img", leave=False, disable=None)
+    bar: Iterable[Picture] = tqdm(pictures, total=count, desc="evaluating", unit="img", leave=False, disable=None)
     return bar
 
 

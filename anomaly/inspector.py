@@ -4,7 +4,7 @@ import hashlib
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Annotated, Literal
 
@@ -17,10 +17,13 @@ from torch import Tensor
 from anomaly import __version__, hub
 from anomaly.boxes import BoxSettings, find_boxes
 from anomaly.calibration import Calibration
+from anomaly.cores import use_given_cores
 from anomaly.detectors import Boxes, Detector, DetectorOutput
+from anomaly.detectors.base import resize
 from anomaly.emissions import Emissions, EmissionsMeter, shares
 from anomaly.errors import InspectionError, ModelLoadError, PolicyError, UnknownPolicyError
 from anomaly.explain import explain
+from anomaly.folding import for_inference
 from anomaly.images import ImageLimits, RgbImage, digest
 from anomaly.model_repo import MODEL_FILES, load_detector
 from anomaly.policy import Cut, Decision, Failure, Policy, Vote, cast_vote, check_policy, next_step
@@ -81,6 +84,14 @@ class Ballot:
 
 
 @dataclass(frozen=True, slots=True)
+class Passes:
+    """What was computed of one picture for several members."""
+
+    resized: dict[tuple[int, int], Tensor] = field(default_factory=dict)  # (1, 3, H, W) in [0, 1], by (H, W)
+    inputs: dict[str, dict[int, Tensor]] = field(default_factory=dict)  # what trunks gave, by `Detector.input_key`
+
+
+@dataclass(frozen=True, slots=True)
 class Inspection:
     """What one image gave."""
 
@@ -103,7 +114,8 @@ class Inspector:
         device: str = "cpu",
     ) -> None:
         self.file = file
-        self.members = {member.ref.name: member for member in members}
+        ready = for_inference([member.detector for member in members])
+        self.members = {m.ref.name: replace(m, detector=detector) for m, detector in zip(members, ready, strict=True)}
         self.policies = {policy.name: policy.for_category(file.category) for policy in file.policies}
         self.source, self.revision, self.commit = source, revision, commit
         self.meter = meter
@@ -115,7 +127,6 @@ class Inspector:
             check_policy(policy, calibrations, category=file.category, types=types)
         if file.default_policy not in self.policies:
             raise PolicyError(f"default_policy {file.default_policy!r} is not among {sorted(self.policies)}")
-        _share_trunks([member.detector for member in members])
 
     def policy(self, name: str | None = None) -> Policy:
         """The policy of that name, the default one without a name. Raises PolicyError for an unknown one."""
@@ -141,7 +152,7 @@ class Inspector:
         rule = self.policy(policy)
         started = time.perf_counter()
         ballots: dict[str, Ballot] = {}
-        passes: dict[str, dict[int, Tensor]] = {}
+        passes = Passes()
         with self.meter.measure() as measurement:
             step = next_step({}, rule)
             while not isinstance(step, Decision):
@@ -175,21 +186,18 @@ class Inspector:
         return Inspection(report, heatmaps)
 
     @torch.no_grad()  # not inference_mode: Grad-CAM needs a gradient of what the network gave
-    def ballots(
-        self, image: RgbImage, names: Collection[str], passes: dict[str, dict[int, Tensor]] | None = None
-    ) -> dict[str, Ballot]:
+    def ballots(self, image: RgbImage, names: Collection[str], passes: Passes | None = None) -> dict[str, Ballot]:
         """Runs these members; a trunk that several stand on runs once.
 
         Args:
             image: uint8 (H, W, 3) RGB.
             names: of members.
-            passes: what trunks gave for this very image before, by `Detector.input_key`; what is new is added.
+            passes: what was computed of this very image before; what is new is added.
 
         Returns:
             A ballot for each, whatever happens: a crash or a score that is not finite is a Failure.
         """
-        tensor = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float() / 255
-        passes = {} if passes is None else passes
+        passes = Passes() if passes is None else passes
         groups: dict[str, list[Member]] = {}
         for name in names:
             groups.setdefault(self.members[name].detector.input_key(), []).append(self.members[name])
@@ -198,17 +206,26 @@ class Inspector:
             started = time.perf_counter()
             layers = frozenset().union(*(member.detector.layers for member in members))
             try:
-                if not layers <= passes.get(key, {}).keys():
-                    passes[key] = members[0].detector.inputs(tensor, layers)
+                if not layers <= passes.inputs.get(key, {}).keys():
+                    resized = self._resized(image, members[0].detector.config.input_size, passes)
+                    passes.inputs[key] = members[0].detector.inputs(resized, layers)
             except Exception as error:  # whatever happens in a network, it is no vote for ok
                 failed = Failure(members[0].ref.name, f"the trunk failed: {_one_line(error)}")
                 ballots |= {m.ref.name: Ballot(Failure(m.ref.name, failed.reason), 0.0) for m in members}
                 continue
             shared_ms = (time.perf_counter() - started) * 1e3 / len(members)
             for member in members:
-                ballot = self._ballot(member, passes[key], image, shared_ms)
+                ballot = self._ballot(member, passes.inputs[key], image, shared_ms)
                 ballots[member.ref.name] = replace(ballot, inputs=key, shared_ms=shared_ms)
         return {name: ballots[name] for name in names}
+
+    def _resized(self, image: RgbImage, size: tuple[int, int], passes: Passes) -> Tensor:
+        whole = (image.shape[0], image.shape[1])
+        if whole not in passes.resized:
+            passes.resized[whole] = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float() / 255
+        if size not in passes.resized:
+            passes.resized[size] = resize(passes.resized[whole], size)
+        return passes.resized[size]
 
     def _ballot(self, member: Member, inputs: Mapping[int, Tensor], image: RgbImage, shared_ms: float) -> Ballot:
         started = time.perf_counter()
@@ -293,6 +310,7 @@ def load_at(
     place: hub.Source, commit: str, revision: str, *, meter: EmissionsMeter | None = None, device: str = "cpu"
 ) -> Inspector:
     """`load_inspector` for a revision that was resolved already."""
+    use_given_cores()
     folder = hub.download(place, commit, [INSPECTOR_FILE])
     try:
         file = InspectorFile.model_validate_json((folder / INSPECTOR_FILE).read_bytes())
@@ -329,14 +347,6 @@ def _load_member(place: hub.Source, ref: MemberRef, category: str, device: str) 
     except ValueError as error:
         raise ModelLoadError(f"{ref.repo}@{ref.commit[:12]}: {error}") from error
     return Member(ref, detector, loaded.calibrations.categories[category])
-
-
-def _share_trunks(detectors: Sequence[Detector]) -> None:
-    """Byte-identical trunks become one module in memory."""
-    seen: dict[str, Detector] = {}
-    for detector in detectors:
-        if detector.trunk is not None:
-            detector.trunk = seen.setdefault(detector.trunk.fingerprint(), detector).trunk
 
 
 def _own_types(detector: Detector, category: str) -> dict[int, str]:

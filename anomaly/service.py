@@ -10,6 +10,7 @@ from collections import OrderedDict
 from concurrent.futures import Future
 from pathlib import Path
 
+import numpy as np
 from PIL import Image
 
 from anomaly import hub, images, releases
@@ -47,14 +48,9 @@ class Service:
         self._listed: dict[str, tuple[float, list[hub.Revision]]] = {}
         self._listing = {text: threading.Lock() for text in self.settings.inspectors}
 
-    def warm_up(self) -> None:
-        """Probes the hardware for the meter and loads the first inspector's default revision."""
-        self.meter.warm_up()
-        self.inspector()
-
     def inspect(
         self,
-        image: str | Path | bytes | Image.Image,
+        image: str | Path | bytes | Image.Image | images.RgbImage,
         inspector: str | None = None,
         revision: str | None = None,
         policy: str | None = None,
@@ -62,7 +58,7 @@ class Service:
         """Reads a picture and decides on it.
 
         Args:
-            image: a path, a file's bytes or a PIL image.
+            image: a path, a file's bytes, a PIL image, or what `images.read` returned within `limits`.
             inspector: one of the configured sources; the first by default.
             revision: tag, branch or commit; the default one if empty.
             policy: name; the inspector's default if empty.
@@ -70,15 +66,29 @@ class Service:
         Raises:
             ImageError, RegistryError, ModelLoadError, PolicyError: each says who can do what about it.
         """
+        return self.inspect_and_show(image, inspector, revision, policy)[0]
+
+    def inspect_and_show(
+        self,
+        image: str | Path | bytes | Image.Image | images.RgbImage,
+        inspector: str | None = None,
+        revision: str | None = None,
+        policy: str | None = None,
+    ) -> tuple[Inspection, images.RgbImage]:
+        """As `inspect`, and the picture that was decided on."""
         loaded, name, warnings = self._find(inspector, revision)
-        limits = loaded.file.limits
-        smaller = {
-            "max_bytes": min(limits.max_bytes, self.settings.max_bytes),
-            "max_pixels": min(limits.max_pixels, self.settings.max_pixels or limits.max_pixels),
-        }
         loaded.policy(policy)  # a wrong name is told before a big picture is decoded
-        pixels = images.read(image, limits.model_copy(update=smaller))
-        return loaded.inspect(pixels, policy, revision=name, warnings=warnings)
+        pixels = image if isinstance(image, np.ndarray) else images.read(image, self.limits(loaded))
+        return loaded.inspect(pixels, policy, revision=name, warnings=warnings), pixels
+
+    def limits(self, inspector: Inspector) -> images.ImageLimits:
+        """Of a picture: those of the inspector, or of the deployment where they are smaller."""
+        own = inspector.file.limits
+        smaller = {
+            "max_bytes": min(own.max_bytes, self.settings.max_bytes),
+            "max_pixels": min(own.max_pixels, self.settings.max_pixels or own.max_pixels),
+        }
+        return own.model_copy(update=smaller)
 
     def inspector(self, inspector: str | None = None, revision: str | None = None) -> Inspector:
         """The loaded inspector behind a revision."""

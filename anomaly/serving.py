@@ -14,9 +14,10 @@ except ImportError:
     spaces = None
 import numpy as np
 
-from anomaly import __version__, images, render
+from anomaly import __version__, render
 from anomaly.errors import DataError, VigieError
 from anomaly.feedback import FeedbackStore, Stored
+from anomaly.images import RgbImage
 from anomaly.monitor import Journal
 from anomaly.settings import Settings
 
@@ -97,10 +98,12 @@ def start_warming(settings: Settings) -> None:
 
 def _warm(settings: Settings) -> None:
     try:
-        service(settings).warm_up()
-        inspector = service(settings).inspector()
+        held = service(settings)
+        held.meter.begin_warm_up()  # members load in the meantime
+        inspector = held.inspector()
         grey = np.full((64, 64, 3), 128, np.uint8)
         inspector.ballots(grey, inspector.members)  # some members import what they need when they first vote
+        held.meter.warm_up()
         _WARM[settings] = None
     except Exception as error:  # the page is up all the same; /health tells the cause
         _WARM[settings] = str(error) if isinstance(error, VigieError) else repr(error)
@@ -132,15 +135,19 @@ def _loaded(settings: Settings) -> list[dict[str, str]]:
         ]
 
 
-def inspect(settings: Settings, path: str, inspector: str, revision: str, policy: str) -> render.Exhibit:
+def inspect(
+    settings: Settings, path: str, inspector: str, revision: str, policy: str, pixels: RgbImage | None = None
+) -> render.Exhibit:
     """Inspects a picture file; an empty inspector, revision or policy is the default one. Waits until warm.
+
+    `pixels` is what `images.read` made of the file, where that was done already, within `Service.limits`.
 
     Raises:
         ImageError, RegistryError, ModelLoadError, PolicyError: as Service.inspect.
     """
     if settings in _WARMING:
         _WARMING[settings].join()  # the warm-up runs the members without the meter, which lets in one at a time
-    outcome = _inspect(settings, path, inspector, revision, policy)
+    outcome = _inspect(settings, path if pixels is None else pixels, inspector, revision, policy)
     if isinstance(outcome, VigieError):
         raise outcome
     if outcome.policy is not None:  # here, for what a fork keeps in memory is gone with it
@@ -150,15 +157,15 @@ def inspect(settings: Settings, path: str, inspector: str, revision: str, policy
 
 
 @gpu
-def _inspect(settings: Settings, path: str, inspector: str, revision: str, policy: str) -> render.Exhibit | VigieError:
+def _inspect(
+    settings: Settings, image: str | RgbImage, inspector: str, revision: str, policy: str
+) -> render.Exhibit | VigieError:
     """Returns errors, because ZeroGPU puts words of its own in place of a raised one."""
     try:
-        inspection = _held(settings).inspect(path, inspector, revision, policy)
+        inspection, picture = _held(settings).inspect_and_show(image, inspector, revision, policy)
         report = inspection.report
         held = _held(settings).inspector(report.inspector, report.commit)
-        shown = images.ImageLimits(max_pixels=report.image_width * report.image_height, max_bytes=settings.max_bytes)
         calibrations = {name: member.calibration for name, member in held.members.items()}
-        picture = images.read(path, shown)
         return render.exhibit(report, picture, inspection.heatmaps, calibrations, held.policy(report.policy))
     except VigieError as error:
         return error

@@ -14,14 +14,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, BinaryIO, NamedTuple
+from typing import Any, BinaryIO, NamedTuple, TypeVar
 
 from anomaly.datasets import IMAGE_SUFFIXES
 from anomaly.errors import DataError, VigieError
+from anomaly.reading_ahead import ahead
 from anomaly.report import Report
 
 SUFFIXES = (*IMAGE_SUFFIXES, ".gif")
 _BEGINNING = b'{"image": '  # of every line
+
+Picture = TypeVar("Picture")
 
 
 class Seen(NamedTuple):
@@ -42,7 +45,8 @@ class Counts(NamedTuple):
 def watch(
     folder: Path,
     out: Path,
-    inspect: Callable[[Path], Report],
+    read: Callable[[Path], Picture],
+    inspect: Callable[[Picture], Report],
     *,
     once: bool,
     interval_s: float,
@@ -57,7 +61,8 @@ def watch(
     Args:
         folder: to look into.
         out: the log, appended to.
-        inspect: gives the report on a file; VigieError if there is none, which is logged, once.
+        read: a file, in a thread while the one before it is inspected; VigieError if that cannot be done.
+        inspect: gives the report on what was read; VigieError if there is none, which is logged, once.
         once: end as soon as everything is logged.
         interval_s: seconds between two looks.
         stop: ends the watch when it is set; the picture under way is finished.
@@ -74,28 +79,29 @@ def watch(
         before: set[Seen] = set()
         while not stop.is_set():
             waiting = [seen for seen in _pictures(folder) if seen not in done]
-            for seen in waiting:
-                if stop.is_set():
-                    break
-                if seen not in before:
-                    continue
-                path = folder / seen.file
-                line: dict[str, Any] = {"image": str(path), **seen._asdict()}
-                try:
-                    outcome: Report | VigieError = inspect(path)
-                except VigieError as error:
-                    outcome = error
-                if _look(folder, path) != seen:  # it changed or went while it was read: what was read is nobody's part
-                    continue
-                if isinstance(outcome, Report):
-                    line |= outcome.model_dump(mode="json")
-                else:
-                    now = datetime.now(UTC).isoformat(timespec="milliseconds")
-                    line |= {"error": str(outcome), "code": outcome.code, "created_at": now}
-                _append(log, line)
-                done.add(seen)
-                told(seen.file, outcome)
-                inspected, failed = inspected + isinstance(outcome, Report), failed + isinstance(outcome, VigieError)
+            steady = [seen for seen in waiting if seen in before]
+            with ahead(lambda seen: read(folder / seen.file), steady) as pictures:
+                for seen, reading in pictures:
+                    if stop.is_set():
+                        break
+                    path = folder / seen.file
+                    line: dict[str, Any] = {"image": str(path), **seen._asdict()}
+                    try:
+                        outcome: Report | VigieError = inspect(reading.result())
+                    except VigieError as error:
+                        outcome = error
+                    if _look(folder, path) != seen:  # it changed or went since then: what was read is nobody's part
+                        continue
+                    if isinstance(outcome, Report):
+                        line |= outcome.model_dump(mode="json")
+                        inspected += 1
+                    else:
+                        now = datetime.now(UTC).isoformat(timespec="milliseconds")
+                        line |= {"error": str(outcome), "code": outcome.code, "created_at": now}
+                        failed += 1
+                    _append(log, line)
+                    done.add(seen)
+                    told(seen.file, outcome)
             before = set(waiting)
             if once and before <= done:
                 break

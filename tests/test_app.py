@@ -25,7 +25,7 @@ from anomaly.service import Service
 from anomaly.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "timm", "transformers", "captum", "codecarbon", "sklearn", "matplotlib")
+HEAVY = ("torch", "timm", "transformers", "captum", "codecarbon", "sklearn", "matplotlib", "scipy", "xgboost")
 
 
 @pytest.fixture(scope="module")
@@ -182,6 +182,20 @@ def test_two_people_on_two_revisions_get_their_own_answers(
         first, second = pool.map(ask, ("v1", "v2"))
     assert first == {("v1", service.inspector(revision="v1").commit)}
     assert second == {("v2", service.inspector(revision="v2").commit)}
+
+
+def test_the_first_score_of_a_cnn_trunk_waits_for_nothing_that_another_member_needs(
+    inspector_folder: Path, picture_file: Path
+) -> None:
+    code = (
+        "import sys\n"
+        "from anomaly.cli import main\n"
+        f"sys.argv = ['anomaly', 'inspect', {str(picture_file)!r}, '--inspector', {str(inspector_folder)!r}]\n"
+        "assert main() == 0\n"
+        f"print([name for name in {HEAVY} if name in sys.modules])\n"
+    )
+    told = subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, capture_output=True, text=True).stdout
+    assert told.splitlines()[-1] == str(["torch", "timm", "codecarbon"])
 
 
 def test_python_app_py_serves_the_page_on_the_given_port_before_it_imports_what_is_heavy(

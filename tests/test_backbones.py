@@ -295,6 +295,20 @@ def test_a_transformers_repo_gives_the_hidden_states_of_its_own_model(kind: str,
     assert torch.equal(trunk(images, (1,))[1], maps[1])
 
 
+@pytest.mark.parametrize("kind", VIT_TYPES)
+def test_the_blocks_behind_the_deepest_one_asked_for_are_not_run(kind: str, tmp_path: Path) -> None:
+    vit_repo(tmp_path, kind)
+    trunk = make_trunk(read_folder(tmp_path, SOURCE), (1, 2))
+    blocks = next(part for part in trunk.modules() if isinstance(part, torch.nn.ModuleList))
+    run: list[int] = []
+    for number, block in enumerate(blocks, start=1):
+        block.register_forward_hook(lambda *_, number=number: run.append(number))
+    trunk(torch.zeros(1, 3, 32, 48), (1,))
+    assert run == [1]
+    trunk(torch.zeros(1, 3, 32, 48), (2,))
+    assert run == [1, 1, 2]
+
+
 def test_a_vits_pictures_are_cut_to_whole_patches_and_a_cnns_are_left_alone(tmp_path: Path) -> None:
     vit_repo(tmp_path, "dinov2")
     trunk = make_trunk(read_folder(tmp_path, SOURCE))

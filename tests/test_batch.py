@@ -192,7 +192,7 @@ def test_nothing_stays_in_the_temporary_folder_even_when_a_batch_is_given_up(
     next(going)
     (folder,) = tmp_path.iterdir()
     assert folder.stat().st_mode & 0o077 == 0
-    assert list(folder.iterdir()) == []
+    assert [place.name for place in folder.iterdir()] in ([], ["1"])  # the second is read ahead
     going.close()
     assert list(tmp_path.iterdir()) == []
 

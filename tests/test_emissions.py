@@ -439,3 +439,10 @@ def test_it_opens_no_connection_writes_no_file_says_nothing_and_leaves_signals_a
     assert found["training_wh"] > 0
     for name in ("cwd", "tmp", "home"):
         assert list(folders[name].rglob("*")) == []
+
+
+def test_a_warm_up_in_the_background_leaves_its_error_to_the_first_measurement() -> None:
+    meter = EmissionsMeter("XYZ")
+    meter.begin_warm_up()
+    with pytest.raises(VigieError, match="unknown country 'XYZ'"), meter.measure():
+        pass

@@ -332,7 +332,7 @@ def test_a_member_that_fails_is_counted_as_failed_and_its_policies_as_review(
 ) -> None:
     broken = load_inspector(str(trained))
     with torch.no_grad():
-        for value in broken.members["autoencoder"].detector.state_dict().values():
+        for value in broken.members["autoencoder"].detector.parameters():
             value.fill_(float("nan") if value.is_floating_point() else 0)
     everybody = tuple(broken.members)
     majority = broken.policies["majority"]

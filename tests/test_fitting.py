@@ -18,6 +18,14 @@ from training import coreset, fit_mahalanobis, gaussians
 from training.pictures import load
 
 
+@pytest.fixture(params=[2, 5, 4000])
+def pool(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Points that the coreset looks at one by one: few of them, or all."""
+    monkeypatch.setattr(coreset, "_POOL", request.param)
+    monkeypatch.setattr(coreset, "_DISTANCES", 50)
+
+
+@pytest.mark.usefixtures("pool")
 @pytest.mark.parametrize("seed", range(3))
 def test_k_center_takes_the_point_farthest_from_all_that_were_chosen(seed: int) -> None:
     points = torch.randn(120, 5, generator=torch.Generator().manual_seed(seed))
@@ -30,6 +38,7 @@ def test_k_center_takes_the_point_farthest_from_all_that_were_chosen(seed: int) 
     assert chosen.tolist() == expected
 
 
+@pytest.mark.usefixtures("pool")
 def test_k_center_takes_every_point_once_where_all_are_asked_for() -> None:
     points = torch.randn(20, 3, generator=torch.Generator().manual_seed(0)).repeat(2, 1)  # each there twice
     chosen = coreset.k_center(points, 40, torch.Generator().manual_seed(0))

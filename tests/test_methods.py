@@ -117,6 +117,18 @@ def test_global_mahalanobis_is_the_distance_of_the_mean_features(trunk: Trunk) -
     np.testing.assert_allclose(output.scores.numpy(), expected, rtol=1e-4)
 
 
+@pytest.mark.parametrize("batch", [1, 4])
+def test_at_512_px_nothing_of_the_whiteners_size_is_allocated(trunk: Trunk, batch: int) -> None:
+    positions, channels = 64 * 64, 32
+    config = MahalanobisConfig(input_size=(512, 512), trunk=tiny.TRUNK, use_layers=(2,), sigma=0.0)
+    whitener = torch.eye(channels).repeat(positions, 1, 1)
+    detector = Mahalanobis(config, trunk, torch.zeros(positions, channels), whitener, torch.arange(channels))
+    maps = torch.ones(batch, channels, 64, 64)
+    largest = tiny.largest_allocation(lambda: detector.predict_from({2: maps}, (512, 512)))
+    assert largest <= 4 * batch * max(positions * channels, 512 * 512)  # the features, or the heatmaps
+    assert largest < whitener.numel() * 4 / 3
+
+
 def test_of_several_categories_each_gives_what_it_gives_alone(detectors: dict[str, Detector], tmp_path: Path) -> None:
     alone = detectors["mahalanobis"]
     assert isinstance(alone, Mahalanobis)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from anomaly.backbones import Trunk
 from anomaly.calibration import CalibrationFile
-from anomaly.detectors import PatchKNN, PatchKNNConfig
+from anomaly.detectors import PatchKNN, PatchKNNConfig, patch_knn
 from anomaly.detectors.patch_knn import to_space
 from anomaly.detectors.patches import patch_features
 from anomaly.model_repo import load_detector, save_detector
@@ -39,6 +39,35 @@ def test_patch_knn_equals_eqs_6_and_7_of_the_paper(trunk: Trunk, memory: int, ne
         assert float(score) == pytest.approx(expected, rel=1e-4)
 
 
+@pytest.mark.parametrize("score", ["top", "reweighted"])
+@pytest.mark.parametrize(("rows", "columns"), [(7, 13), (1, 1000), (1000, 1)])
+def test_scores_do_not_depend_on_the_blocks_the_memory_is_searched_in(
+    trunk: Trunk, monkeypatch: pytest.MonkeyPatch, rows: int, columns: int, score: str
+) -> None:
+    random = torch.Generator().manual_seed(0)
+    bank, maps = torch.randn(300, 6, generator=random), torch.randn(2, 6, *SMALL, generator=random)
+    config = PatchKNNConfig.model_validate(
+        {"input_size": SMALL, "trunk": tiny.TRUNK, "use_layers": (2,), "sigma": 0.0, "score": score}
+    )
+    detector = PatchKNN(config, trunk, bank)
+    whole = detector.predict_from({2: maps}, SMALL)
+    monkeypatch.setattr(patch_knn, "_ROWS", rows)
+    monkeypatch.setattr(patch_knn, "_BLOCK_BYTES", 4 * rows * columns)
+    found = detector.predict_from({2: maps}, SMALL)
+    torch.testing.assert_close(found.scores, whole.scores, rtol=1e-5, atol=0)
+    torch.testing.assert_close(found.heatmaps, whole.heatmaps, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("batch", [1, 8])
+def test_no_batch_and_no_memory_makes_more_distances_at_a_time_than_a_block(trunk: Trunk, batch: int) -> None:
+    bank = torch.randn(20_000, 8, generator=torch.Generator().manual_seed(0))
+    config = PatchKNNConfig(input_size=(32, 32), trunk=tiny.TRUNK, use_layers=(2,), sigma=0.0)
+    detector, maps = PatchKNN(config, trunk, bank), torch.zeros(batch, 8, 32, 32)
+    largest = tiny.largest_allocation(lambda: detector.predict_from({2: maps}, (32, 32)))
+    assert batch * 32 * 32 * len(bank) * 4 > 19 * patch_knn._BLOCK_BYTES  # what all of them would take
+    assert largest <= patch_knn._BLOCK_BYTES
+
+
 def test_neighbours_are_found_among_patches_that_are_nearly_alike(trunk: Trunk) -> None:
     # Far from zero and close to each other: |a|^2 - 2ab + |b|^2 in float32 is wrong by as much as they are apart.
     random = torch.Generator().manual_seed(0)
@@ -48,7 +77,7 @@ def test_neighbours_are_found_among_patches_that_are_nearly_alike(trunk: Trunk) 
     patches = 100 + 0.5 * torch.randn(1, 32, generator=random)
     distance = torch.cdist(patches.double(), bank.double())[0]
     index = distance.argmin()
-    found = detector._reweighted(patches, distance[index][None].float(), index[None])
+    found = detector._reweighted(patches[None], distance[index].float().view(1, 1), index.view(1, 1))
     _, expected = naive_patchcore(patches.double().numpy(), bank.double().numpy(), 9)
     assert float(found) == pytest.approx(expected, rel=1e-5)
 

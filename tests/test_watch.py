@@ -26,15 +26,20 @@ from training.synthetic_cable import render
 LOOK_S = 0.05
 
 
-def looked_at(path: Path) -> Report:
-    """Stands in for the detectors: a file that holds "bad" is no picture."""
+def read(path: Path) -> Path:
+    """A file that holds "bad" is no picture."""
     if path.read_bytes() == b"bad":
         raise ImageError(f"{path.name} is bad")
+    return path
+
+
+def looked_at(path: Path) -> Report:
+    """Stands in for the detectors."""
     return make_report()
 
 
-def once(folder: Path, log: Path, inspect: Any = looked_at) -> Counts:
-    return watch(folder, log, inspect, once=True, interval_s=LOOK_S, stop=threading.Event())
+def once(folder: Path, log: Path, inspect: Any = looked_at, read: Any = read) -> Counts:
+    return watch(folder, log, read, inspect, once=True, interval_s=LOOK_S, stop=threading.Event())
 
 
 def lines(log: Path) -> list[dict[str, Any]]:
@@ -124,6 +129,27 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(folder: Path, log: P
     once(folder, log, inspect)
     assert calls["a.png"] == 2
     assert names(log).count("a.png") == 1
+
+
+def test_a_file_that_changes_after_it_was_read_ahead_is_read_again(folder: Path, log: Path) -> None:
+    ahead, inspected = threading.Event(), []
+
+    def read(path: Path) -> bytes:
+        found = path.read_bytes()
+        if path.name == "b.jpg":
+            ahead.set()
+        return found
+
+    def inspect(content: bytes) -> Report:
+        if not inspected:  # a.png's turn
+            assert ahead.wait(10)
+            (folder / "day 2/b.jpg").write_bytes(b"changed")
+        inspected.append(content)
+        return make_report()
+
+    once(folder, log, inspect, read)
+    assert inspected == [b"good", b"good", b"bad", b"changed"]
+    assert [(line["file"], line["size"]) for line in lines(log)] == [("a.png", 4), ("bad.png", 3), ("day 2/b.jpg", 7)]
 
 
 @pytest.mark.parametrize("cut", [1, 5, 100, -1])

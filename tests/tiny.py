@@ -5,7 +5,7 @@ Everything is seeded: two calls give byte-identical detectors.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -215,3 +215,10 @@ def tiny_inspector(detectors: Mapping[str, Detector], meter: EmissionsMeter) -> 
         for ref, detector in zip(refs, detectors.values(), strict=True)
     ]
     return Inspector(file, members, source="memory", revision="main", commit="0" * 40, meter=meter)
+
+
+def largest_allocation(work: Callable[[], object]) -> int:
+    """Bytes of the largest tensor, intermediate ones within torch's own functions included, that `work` allocates."""
+    with torch.no_grad(), torch.profiler.profile(profile_memory=True, acc_events=True) as profile:
+        work()
+    return max(event.self_cpu_memory_usage for event in profile.events())

@@ -56,8 +56,11 @@ class RunArgs(DataArgs):
     tag: str | None = flag("of the pushed commit", None)
 
 
-def run(main: Callable[[A], None], kind: type[A], argv: Sequence[str] | None = None) -> int:
-    """Parses, runs, and turns what a person can mend into one line. Exit code 0 done, 1 wrong input, 2 usage."""
+def run(main: Callable[[A], None], kind: type[A], argv: Sequence[str] | None = None, *, repeats: bool = True) -> int:
+    """Parses, runs, and turns what a person can mend into one line. Exit code 0 done, 1 wrong input, 2 usage.
+
+    Without `repeats`, `main` sees itself to what means several runs.
+    """
     parser = argparse.ArgumentParser(description=sys.modules[main.__module__].__doc__)
     hints = get_type_hints(kind)
     for field in dataclasses.fields(kind):  # type: ignore[arg-type]
@@ -68,7 +71,7 @@ def run(main: Callable[[A], None], kind: type[A], argv: Sequence[str] | None = N
         parser.error("--tag goes with --push REPO")
 
     def work() -> None:
-        if isinstance(args, DataArgs) and is_repeated(args):
+        if repeats and isinstance(args, DataArgs) and is_repeated(args):
             repeat(main, args)
         else:
             main(args)

@@ -5,9 +5,11 @@ from collections.abc import Iterable
 
 import torch
 from torch import Tensor
-from tqdm import trange
+from tqdm import tqdm
 
 _PROJECTED = 64  # dimensions that distances are compared in while choosing (Johnson-Lindenstrauss, as in PatchCore)
+_POOL = 4000  # points looked at one by one; fewer mean more rounds over all, more make each step dearer
+_DISTANCES = 1_000_000  # computed at a time: 4 MB
 _VARIANCE = 0.99  # share that the principal components kept explain, and
 _SHRINKAGE = 0.07  # of their covariance towards its mean variance: both from the code of Mahalanobis PatchCore
 
@@ -25,8 +27,8 @@ def reservoir(patches: Iterable[Tensor], size: int, generator: torch.Generator) 
         if len(late):
             ranks = torch.arange(seen + room, seen + len(rows))  # the i-th row replaces a random one of i + 1
             places = (torch.rand(len(late), generator=generator, dtype=torch.float64) * (ranks + 1)).long()
-            for row, place in zip(late[places < size], places[places < size].tolist(), strict=True):
-                kept[place] = row
+            # numpy and not torch: of several rows for one place it takes the last
+            kept.numpy()[places[places < size].numpy()] = late[places < size].numpy()
         seen += len(rows)
     return kept[: min(seen, size)], seen
 
@@ -55,14 +57,23 @@ def whitening(points: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def coreset(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
-    """`k_center` on a random projection where that is smaller: (N, d) -> (size,) int64, indices."""
-    if points.shape[1] > _PROJECTED:
-        points = points @ (torch.randn(points.shape[1], _PROJECTED, generator=generator) / math.sqrt(_PROJECTED))
-    return k_center(points, size, generator)
+    """`k_center` of the points as `projected` returns them: (N, d) -> (size,) int64, indices."""
+    return k_center(projected(points, generator), size, generator)
+
+
+def projected(points: Tensor, generator: torch.Generator) -> Tensor:
+    """A random projection, where that has fewer dimensions: (N, d) -> (N, at most 64)."""
+    if points.shape[1] <= _PROJECTED:
+        return points
+    return points @ (torch.randn(points.shape[1], _PROJECTED, generator=generator) / math.sqrt(_PROJECTED))
 
 
 def k_center(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
     """Greedy k-center: each next one is the point farthest from all that were chosen (Sener & Savarese 2018, alg. 1).
+
+    Lazily, which gives the same points: distances to the nearest chosen one only shrink. So as long as the farthest of
+    a pool is at least as far as all others were when the pool was taken, it is the farthest of all, and the others need
+    not be looked at. Then they are compared with all that were chosen meanwhile in one matrix product.
 
     Args:
         points: (N, d).
@@ -73,14 +84,43 @@ def k_center(points: Tensor, size: int, generator: torch.Generator) -> Tensor:
         (size,) int64, indices.
     """
     norms = points.square().sum(dim=1)
-    nearest = torch.full((len(points),), torch.inf)
-    chosen = torch.empty(size, dtype=torch.int64)
-    chosen[0] = torch.randint(len(points), (1,), generator=generator)
-    for step in trange(1, size, desc="coreset", unit="patch", leave=False, disable=None):
-        last = int(chosen[step - 1])
-        # |a - b|^2 without the root: the order is the same
+    nearest = torch.full((len(points),), torch.inf)  # squared distance to the nearest that was chosen
+    chosen = [int(torch.randint(len(points), (1,), generator=generator))]
+    new = chosen
+    with tqdm(total=size, initial=1, desc="coreset", unit="patch", leave=False, disable=None) as progress:
+        while len(chosen) < size:
+            step = max(1, _DISTANCES // len(new))
+            for start in range(0, len(points), step):
+                rows = slice(start, start + step)
+                squared = torch.addmm(norms[new], points[rows], points[new].T, alpha=-2).amin(dim=1)
+                nearest[rows] = torch.minimum(nearest[rows], squared.add_(norms[rows]))
+            nearest[new] = -torch.inf  # rounding must not choose it twice
+            pool = nearest.topk(min(_POOL, len(points)))
+            others = float(pool.values[-1]) if len(points) > _POOL else -math.inf  # at most
+            new = _farthest(points[pool.indices], norms[pool.indices], pool.values, others, size - len(chosen))
+            new = pool.indices[new].tolist()
+            chosen += new
+            progress.update(len(new))
+    return torch.tensor(chosen)
+
+
+def _farthest(points: Tensor, norms: Tensor, nearest: Tensor, least: float, most: int) -> list[int]:
+    """Indices of one point after another that is the farthest, as long as it is at least as far as `least`.
+
+    Args:
+        points: (N, d), with their `norms` squared (N,).
+        nearest: (N,), squared distance to the nearest that was chosen before.
+        least: squared distance.
+        most: so many at the most; at least one.
+    """
+    chosen: list[int] = []
+    while len(chosen) < most:
+        farthest, index = nearest.max(dim=0)
+        if chosen and farthest < least:
+            break
+        last = int(index)
+        chosen.append(last)
         squared = torch.addmv(norms, points, points[last], alpha=-2).add_(norms[last])
-        torch.minimum(nearest, squared, out=nearest)
-        nearest[last] = -torch.inf  # rounding must not choose it twice
-        chosen[step] = nearest.argmax()
+        nearest = torch.minimum(nearest, squared)
+        nearest[last] = -torch.inf
     return chosen

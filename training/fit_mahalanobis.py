@@ -19,7 +19,7 @@ from training.finish import already_done, finish, pretrained, split_data
 from training.fitting import maps_of, trunk_with
 from training.gaussians import gaussians, thinned
 
-_VALUES = 300_000_000  # floats of features kept while fitting (1.2 GB, for a moment twice that)
+_VALUES = 100_000_000  # floats of features kept while fitting: 400 MB, 760 pictures of 256 px and 128 channels
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -28,7 +28,7 @@ def gaussians(vectors: Tensor) -> tuple[Tensor, Tensor]:
     """
     mean = vectors.mean(dim=0)
     positions, channels = mean.shape
-    target = float((vectors - mean).square().mean()) or float(mean.var(correction=0))
+    target = float(vectors.var(dim=0, correction=0).mean()) or float(mean.var(correction=0))
     intensity = common_intensity(vectors)
     whitener = torch.empty(positions, channels, channels)
     identity = torch.eye(channels, dtype=torch.float64)
@@ -71,11 +71,17 @@ def _covariances(vectors: Tensor) -> Iterator[tuple[slice, Tensor]]:
 
 def thinned(tensors: Iterable[Tensor], values: int) -> Tensor:
     """Stacks them. Beyond this many floats only every second, fourth, ... one is kept."""
-    kept: list[Tensor] = []
-    step = 1
+    kept = torch.empty(0)
+    count, step = 0, 1
     for index, tensor in enumerate(tensors):
-        if index % step == 0:
-            kept.append(tensor)
-        if len(kept) > 2 and len(kept) * tensor.numel() > values:
-            kept, step = kept[::2], 2 * step
-    return torch.stack(kept)
+        if index == 0:  # room for all at once; what is never written to takes no memory
+            kept = torch.empty(max(2, values // tensor.numel()) + 1, *tensor.shape)
+        if index % step:
+            continue
+        kept[count] = tensor
+        count += 1
+        if count == len(kept):
+            for place in range(0, count, 2):
+                kept[place // 2] = kept[place]
+            count, step = (count + 1) // 2, 2 * step
+    return kept[:count]

@@ -35,7 +35,7 @@ from training.hub_tables import METADATA, Row, metadata_rows, parquet_rows, writ
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
 
-__all__ = ["HubData", "local_data", "parse_hub_data"]
+__all__ = ["HubData", "local_data", "parse_hub_data", "snapshot"]
 
 PREFIX = "hf://datasets/"
 _FORM = f"{PREFIX}ORG/NAME@REVISION/folder, the last two optional"
@@ -97,6 +97,24 @@ def local_data(data: str) -> tuple[Path, str]:
     return folder, f"{wanted.repo_id}@{commit}"
 
 
+def snapshot(data: str) -> tuple[Path, str]:
+    """Brings the pictures and tables here as they were published, labelled or not; asks the Hub what there is.
+
+    Args:
+        data: `hf://datasets/ORG/NAME[@REVISION][/folder]`.
+
+    Returns:
+        The folder, in the Hub's cache, and the commit.
+
+    Raises:
+        RegistryError: of the kind that tells why the Hub did not give it.
+        DataError: no pictures and no tables.
+    """
+    wanted = parse_hub_data(data)
+    commit, files = _ask(wanted)
+    return _downloaded(wanted, commit, files) / wanted.folder, commit
+
+
 def _kept(wanted: HubData, commit: str) -> Path | None:
     """What an earlier run left whole: class folders made of tables, or a snapshot with every file of its list."""
     made = _made(wanted, commit)
@@ -141,21 +159,10 @@ def _brought(wanted: HubData, commit: str, files: Sequence[str]) -> Path:
     """Downloads, and makes class folders of tables. The list of files is written last: who finds it has them all."""
     name = f"{PREFIX}{wanted.repo_id}@{commit[:12]}"
     made = _made(wanted, commit)
+    folder = _downloaded(wanted, commit, files) / wanted.folder
     with explained(name):
-        snapshot = Path(
-            _api().snapshot_download(
-                wanted.repo_id,
-                repo_type="dataset",
-                revision=commit,
-                cache_dir=_cache_dir(),
-                allow_patterns=_patterns(wanted.folder, files),
-                etag_timeout=ANSWER_S,
-            )
-        )
-        if missing := [file for file in files if not (snapshot / file).is_file()]:  # the Hub went away half-way
-            raise HubUnreachableError(f"{name}: {len(missing)} of {len(files)} files did not come, try again later")
         try:
-            rows = _rows(snapshot / wanted.folder)
+            rows = _rows(folder)
             if rows is not None:
                 _make(made, rows)
                 return made
@@ -165,7 +172,26 @@ def _brought(wanted: HubData, commit: str, files: Sequence[str]) -> Path:
         partial = made.with_name(f".{made.name}.{os.getpid()}")
         partial.write_text(json.dumps(files))
         partial.replace(_list_of(made))
-    return snapshot / wanted.folder
+    return folder
+
+
+def _downloaded(wanted: HubData, commit: str, files: Sequence[str]) -> Path:
+    """The snapshot, with all of these files."""
+    name = f"{PREFIX}{wanted.repo_id}@{commit[:12]}"
+    with explained(name):
+        folder = Path(
+            _api().snapshot_download(
+                wanted.repo_id,
+                repo_type="dataset",
+                revision=commit,
+                cache_dir=_cache_dir(),
+                allow_patterns=_patterns(wanted.folder, files),
+                etag_timeout=ANSWER_S,
+            )
+        )
+    if missing := [file for file in files if not (folder / file).is_file()]:  # the Hub went away half-way
+        raise HubUnreachableError(f"{name}: {len(missing)} of {len(files)} files did not come, try again later")
+    return folder
 
 
 def _patterns(folder: str, files: Sequence[str]) -> list[str]:

@@ -8,12 +8,14 @@ import dataclasses
 import json
 import statistics
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from anomaly.errors import DataError
 
 if TYPE_CHECKING:
     from training.arguments import DataArgs
+
+Args = TypeVar("Args", bound="DataArgs")
 
 REPEATS = "repeats.json"
 FIGURES = ("image_auroc", "au_pro", "pixel_auroc", "accuracy", "recall")
@@ -24,20 +26,34 @@ def is_repeated(args: "DataArgs") -> bool:
     return args.seeds > 1 or (args.protocol == "kfold" and args.fold is None)
 
 
-def repeat(main: Callable[[Any], None], args: "DataArgs") -> dict[str, Any]:
-    """Runs a script once a seed and fold, writes OUT/repeats.json and prints the table.
+def runs_of(args: Args) -> list[Args]:
+    """What these arguments mean, run by run: one a seed and fold, each in a folder of its own.
 
     Raises:
-        DataError: --push with it: which of them should be the pushed one?
+        DataError: --push with several: which of them should be the pushed one?
     """
+    if not is_repeated(args):
+        return [args]
     if getattr(args, "push", None):
         raise DataError("--push goes with one run: choose a seed (and a fold) and push that one")
-    folders = []
+    found = []
     for seed in range(args.seed, args.seed + args.seeds):
         for fold in _folds(args):
             name = f"seed{seed}" if fold is None or args.protocol != "kfold" else f"seed{seed}-fold{fold}"
-            main(dataclasses.replace(args, seed=seed, seeds=1, fold=fold, out=args.out / name))
-            folders.append(args.out / name)
+            found.append(dataclasses.replace(args, seed=seed, seeds=1, fold=fold, out=args.out / name))
+    return found
+
+
+def repeat(main: Callable[[Args], None], args: Args) -> dict[str, Any]:
+    """Runs a script once a seed and fold, writes OUT/repeats.json and prints the table.
+
+    Raises:
+        DataError: as `runs_of`.
+    """
+    folders = []
+    for one in runs_of(args):
+        main(one)
+        folders.append(one.out)
     found: dict[str, dict[str, dict[str, list[float]]]] = {}
     for folder in folders:
         for path in sorted({folder / "metrics.json", *folder.glob("runs/*/metrics.json")}):

@@ -1,11 +1,16 @@
 """Trains every detector that the data permits and releases them as one inspector, one a category.
 
 `quick` (the default without a GPU) takes narrow networks and few epochs; `full` the published sizes. What was finished
-before a kill is not done again.
+before a kill is not done again. With --seeds each seed goes to OUT/seed<N> and is released there on its own.
+
+With --engine ray the detectors (of all seeds, and of each category where one cannot serve several) are trained as tasks
+of a Ray cluster, with the results that they have one after the other; releases follow when all are done. The times and
+energy that such a run notes are those of a machine that did other things as well.
 """
 
 import sys
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,11 +29,14 @@ from training import (
 )
 from training.arguments import DataArgs, flag, run
 from training.data import Split, split_data
+from training.ray_tasks import Job, run_on_ray
+from training.seeds import is_repeated, repeat, runs_of
 
 
 @dataclass(frozen=True, kw_only=True)
 class Args(DataArgs):
     preset: Literal["auto", "quick", "full"] = flag("effort; auto: full with a GPU, quick without", "auto")
+    engine: Literal["sequence", "ray"] = flag("one detector after the other, or as tasks of a Ray cluster", "sequence")
     backbone: str | None = flag("trunk: a timm name or a Hub repo id, optionally @revision", None)
     weights: Path | None = flag("trunk and initial weights from a local safetensors file", None)
     arch: str | None = flag("of the classifier; by default the architecture of the weights", None)
@@ -53,16 +61,22 @@ MANY = ("mahalanobis", "mahalanobis_global", "autoencoder", "baseline_cnn", "cla
 
 
 def main(args: Args) -> None:
-    split = split_data(args)
-    if not split.samples("test"):
-        raise DataError(f"{args.data} has no test pictures to measure the inspector on: put some into test/<class>")
-    quick = args.preset == "quick" or (args.preset == "auto" and not torch.cuda.is_available())
-    runs = {member: train_member(member, args, split.categories, quick) for member in members_for(split)}
+    if args.engine == "ray":
+        each = [jobs(one, _split(one)) for one in runs_of(args)]
+        run_on_ray(distinct(job for runs in each for job in runs.values()))
+        args = replace(args, engine="sequence")  # which finds everything finished, and releases it
+    if is_repeated(args):
+        repeat(main, args)
+        return
+    split = _split(args)
+    runs = jobs(args, split)
+    for job in distinct(runs.values()):
+        job.script(job.args)
     several = len(split.categories) > 1
     for category in split.categories:  # an inspector is of one category; what serves several is in each of theirs
         shared: dict[str, Any] = {
             "category": category,
-            "members": tuple(folders[category] for folders in runs.values()),
+            "members": tuple(each[category].args.out for each in runs.values()),
             "data": args.data,
             "layout": args.layout,
         }
@@ -71,6 +85,18 @@ def main(args: Args) -> None:
         release.main(release.Args(out=args.out, name=name, **shared))
         if args.push:
             release.main(release.Args(push=f"{args.push}-{category}" if several else args.push, **shared))
+
+
+def _split(args: Args) -> Split:
+    split = split_data(args)
+    if not split.samples("test"):
+        raise DataError(f"{args.data} has no test pictures to measure the inspector on: put some into test/<class>")
+    return split
+
+
+def distinct(runs: Iterable[Mapping[str, Job]]) -> list[Job]:
+    """Each run once, in order, of what `jobs` plans for several members."""
+    return list(dict.fromkeys(job for each in runs for job in each.values()))
 
 
 def members_for(split: Split) -> list[str]:
@@ -83,45 +109,47 @@ def members_for(split: Split) -> list[str]:
     return members
 
 
-def train_member(member: str, args: Args, categories: tuple[str, ...], quick: bool) -> dict[str, Path]:
-    """Runs one detector's own script, for all categories at once where it can; returns the run's folder for each."""
-    together = dict.fromkeys(categories, args.out / "runs" / member)
-    if len(categories) == 1 or member in MANY:
-        _train(member, args, args.category, args.out / "runs" / member, quick)
-        return together
-    apart = {category: args.out / "runs" / f"{member}-{category}" for category in categories}
-    for category, out in apart.items():
-        _train(member, args, category, out, quick)
-    return apart
+def jobs(args: Args, split: Split) -> dict[str, dict[str, Job]]:
+    """Member -> category -> its run; one run for all categories where the detector can serve several."""
+    quick = args.preset == "quick" or (args.preset == "auto" and not torch.cuda.is_available())
+    found: dict[str, dict[str, Job]] = {}
+    for member in members_for(split):
+        if len(split.categories) == 1 or member in MANY:
+            job = _job(member, args, args.category, args.out / "runs" / member, quick)
+            found[member] = dict.fromkeys(split.categories, job)
+        else:
+            found[member] = {
+                category: _job(member, args, category, args.out / "runs" / f"{member}-{category}", quick)
+                for category in split.categories
+            }
+    return found
 
 
-def _train(member: str, args: Args, category: str, out: Path, quick: bool) -> None:
+def _job(member: str, args: Args, category: str, out: Path, quick: bool) -> Job:
     common: dict[str, Any] = {field.name: getattr(args, field.name) for field in fields(DataArgs)}
     common |= {"out": out, "category": category}
     trunk: dict[str, Any] = {"weights": args.weights, "backbone": args.backbone}
     effort = QUICK.get(member, {}) if quick else {}
+    script: Any
     if member.startswith("mahalanobis"):
-        pooling: Literal["position", "global"] = "position" if member == "mahalanobis" else "global"
-        fit_mahalanobis.main(fit_mahalanobis.Args(**common, **trunk, **effort, pooling=pooling))
+        script, own = fit_mahalanobis, {**trunk, "pooling": "position" if member == "mahalanobis" else "global"}
     elif member == "patch_knn":
-        fit_patch_knn.main(fit_patch_knn.Args(**common, **trunk, **effort))
+        script, own = fit_patch_knn, trunk
     elif member == "autoencoder":
-        train_autoencoder.main(train_autoencoder.Args(**common, **trunk, **effort))
+        script, own = train_autoencoder, trunk
     elif member == "baseline_cnn":
-        train_classifier.main(train_classifier.Args(**common, **effort, arch=train_classifier.BASELINE))
+        script, own = train_classifier, {"arch": train_classifier.BASELINE}
     elif member == "classifier":
-        scratch = args.arch is not None and (
-            args.weights is None or read_weights(args.weights).architecture != args.arch
-        )
-        start: dict[str, Any] = {} if scratch else trunk
-        train_classifier.main(train_classifier.Args(**common, **effort, **start, arch=args.arch, member="classifier"))
+        other = args.arch is not None and (args.weights is None or read_weights(args.weights).architecture != args.arch)
+        script, own = train_classifier, {**({} if other else trunk), "arch": args.arch, "member": "classifier"}
     elif member in CLASSICAL:
-        train_classical.main(train_classical.Args(**common, **trunk, **effort, head=CLASSICAL[member]))
+        script, own = train_classical, {**trunk, "head": CLASSICAL[member]}
     elif member == "localiser":
-        train_localiser.main(train_localiser.Args(**common, **trunk, **effort))
+        script, own = train_localiser, trunk
     else:
         raise DataError(f"unknown member {member!r}")
+    return Job(script.main, script.Args(**common, **effort, **own))
 
 
 if __name__ == "__main__":
-    sys.exit(run(main, Args))
+    sys.exit(run(main, Args, repeats=False))

@@ -119,11 +119,17 @@ def prepare(images: Tensor, config: DetectorConfig) -> Tensor:
     """Resizes (bilinear, antialiased, aspect ratio not kept) and normalises: (B, 3, H, W) -> (B, 3, *input_size)."""
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.float32:
         raise ValueError(f"images must be float32 (B, 3, H, W) in [0, 1], not {images.dtype} {tuple(images.shape)}")
-    if tuple(images.shape[-2:]) != config.input_size:
-        images = F.interpolate(images, config.input_size, mode="bilinear", antialias=True, align_corners=False)
+    images = resize(images, config.input_size)
     mean = images.new_tensor(config.mean).view(1, 3, 1, 1)
     std = images.new_tensor(config.std).view(1, 3, 1, 1)
     return (images - mean) / std
+
+
+def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
+    """(B, 3, H, W) -> (B, 3, *size), bilinear and antialiased; images of that size are returned as they are."""
+    if tuple(images.shape[-2:]) == size:
+        return images
+    return F.interpolate(images, size, mode="bilinear", antialias=True, align_corners=False)
 
 
 def enlarge(maps: Tensor, size: tuple[int, int], sigma: float = 0.0, at: tuple[int, int] | None = None) -> Tensor:

@@ -66,7 +66,8 @@ class Mahalanobis(Detector):
         super().__init__(config)
         self.trunk = trunk
         self.register_buffer("mean", mean)
-        self.register_buffer("whitener", whitener)
+        # each position's columns side by side, as `predict_from` reads them; no copy of one that lies so already
+        self.register_buffer("whitener", whitener.mT.contiguous().mT)
         self.register_buffer("channels", channels)
 
     @property
@@ -95,11 +96,13 @@ class Mahalanobis(Detector):
             raise ValueError(f"scores need a category: select one of {list(self.categories)} first")
         maps_in = [inputs[layer] for layer in self.config.use_layers]
         vectors, grid = pooled_features(maps_in, self.config.pooling)
-        deviation = vectors[:, :, self.channels] - self.mean  # (B, P, d)
-        distance = torch.linalg.vector_norm(torch.einsum("pde,bpe->bpd", self.whitener, deviation), dim=-1)  # (B, P)
+        deviation = vectors.index_select(2, self.channels) - self.mean  # (B, P, d)
+        # reading the whitener is nearly all of the time: once for the whole batch
+        white = torch.bmm(deviation.transpose(0, 1), self.whitener.mT)  # (P, B, d)
+        distance = torch.linalg.vector_norm(white, dim=-1).T  # (B, P)
         if self.config.pooling == "global":
             return DetectorOutput(scores=distance[:, 0])
-        maps = smooth(distance.view(-1, *grid), self.config.sigma, self.config.input_size)
+        maps = smooth(distance.reshape(-1, *grid), self.config.sigma, self.config.input_size)
         return DetectorOutput(scores=top_mean(maps, self.config.top), heatmaps=enlarge(maps, size))
 
     @classmethod

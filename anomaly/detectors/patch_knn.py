@@ -17,6 +17,9 @@ from anomaly.backbones import Trunk, TrunkConfig
 from anomaly.detectors.base import Detector, DetectorConfig, DetectorOutput, enlarge, fitted, load_exactly, top_mean
 from anomaly.detectors.patches import patch_features
 
+_ROWS = 1024  # patches compared at a time, with as many memory entries as
+_BLOCK_BYTES = 4 * 2**20  # of float32 distances: larger blocks leave the processor's cache, smaller ones waste calls
+
 
 def _odd(value: int) -> int:
     if value % 2 == 0:
@@ -50,6 +53,7 @@ class PatchKNN(Detector):
     config: PatchKNNConfig
     trunk: Trunk
     memory: Tensor
+    memory_mean: Tensor
     memory_norms: Tensor
     center: Tensor
     whitener: Tensor
@@ -74,7 +78,10 @@ class PatchKNN(Detector):
         super().__init__(config)
         self.trunk = trunk
         self.register_buffer("memory", memory)
-        self.register_buffer("memory_norms", memory.square().sum(dim=1), persistent=False)
+        # distances do not change with the origin, but |a|^2 - 2ab + |b|^2 far from it cancels in float32
+        mean = memory.mean(dim=0)
+        self.register_buffer("memory_mean", mean, persistent=False)
+        self.register_buffer("memory_norms", (memory - mean).square().sum(dim=1), persistent=False)
         if config.whitened:
             assert center is not None
             assert whitener is not None
@@ -90,12 +97,10 @@ class PatchKNN(Detector):
         grid = (patches.shape[-2], patches.shape[-1])
         whitening = (self.center, self.whitener) if self.config.whitened else None
         vectors = to_space(patches.flatten(2).transpose(1, 2), self.config.metric, whitening)  # (B, P, k)
-        nearest = [self._nearest(image) for image in vectors]  # image by image: memory use does not grow with the batch
-        apart = torch.stack([d for d, _ in nearest])  # (B, P)
+        apart, index = (each.view(vectors.shape[:2]) for each in self._nearest(vectors.flatten(0, 1)))
         distance = apart.square() / 2 if self.config.metric == "cosine" else apart  # of unit vectors: 1 - cos
         if self.config.score == "reweighted":
-            each = zip(vectors, nearest, strict=True)
-            scores = torch.stack([self._reweighted(image, d, index) for image, (d, index) in each])
+            scores = self._reweighted(vectors, distance, index)
         elif self.config.score == "max":
             scores = distance.amax(dim=1)
         else:
@@ -103,27 +108,51 @@ class PatchKNN(Detector):
         heatmaps = enlarge(distance.view(-1, *grid), size, sigma=self.config.sigma, at=self.config.input_size)
         return DetectorOutput(scores=scores, heatmaps=heatmaps)
 
+    def _squared(self, patches: Tensor, entries: slice = slice(None)) -> Tensor:
+        """(N, k) -> squared distances to these entries of the memory, up to a summand of each row: (N, entries)."""
+        return torch.addmm(self.memory_norms[entries], patches - self.memory_mean, self.memory[entries].T, alpha=-2)
+
     def _nearest(self, patches: Tensor) -> tuple[Tensor, Tensor]:
-        """(P, k) -> Euclidean distance to and index of the nearest memory entry, (P,) each."""
-        squared = torch.addmm(self.memory_norms[None], patches, self.memory.T, alpha=-2)  # + |x|^2, the same for all
-        index = squared.argmin(dim=1)
-        # |a|^2 - 2ab + |b|^2 cancels badly near zero: the one distance that counts is taken from the difference
-        return torch.linalg.vector_norm(patches - self.memory[index], dim=1), index
+        """(N, k) -> Euclidean distance to and index of the nearest memory entry, (N,) each."""
+        distances, indices = [], []
+        columns = _BLOCK_BYTES // (4 * _ROWS)
+        for first in range(0, len(patches), _ROWS):
+            rows = patches[first : first + _ROWS]
+            least, index = self._squared(rows, slice(columns)).min(dim=1)
+            for start in range(columns, len(self.memory), columns):
+                here, at = self._squared(rows, slice(start, start + columns)).min(dim=1)
+                index = torch.where(here < least, at + start, index)
+                least = torch.minimum(least, here)
+            # of rounded differences of squares: the one distance that counts is taken anew
+            distances.append(torch.linalg.vector_norm(rows - self.memory[index], dim=1))
+            indices.append(index)
+        return torch.cat(distances), torch.cat(indices)
 
     def _reweighted(self, patches: Tensor, distance: Tensor, index: Tensor) -> Tensor:
-        """Image score, eqs. 6 and 7: the largest patch distance, weighed by how crowded its neighbour is."""
-        worst = distance.argmax()
-        neighbour = self.memory[index[worst]]
+        """Image scores, eqs. 6 and 7: the largest patch distance, weighed by how crowded its neighbour is.
+
+        Args:
+            patches: (B, P, k).
+            distance: (B, P), to the nearest memory entry.
+            index: (B, P), of that entry.
+
+        Returns:
+            (B,).
+        """
+        farthest, worst = distance.max(dim=1)
         count = min(self.config.neighbours, len(self.memory))
-        # cdist's own choice, a matrix product, cancels in the same way; for one row it is slower, too
-        apart = torch.cdist(neighbour[None], self.memory, compute_mode="donot_use_mm_for_euclid_dist")[0]
-        around = apart.topk(count, largest=False).indices
-        to_them = torch.linalg.vector_norm(self.memory[around] - patches[worst], dim=1)
         if count == 1:  # the weight of the only neighbour would be 1 - 1 = 0 for every image
-            return distance[worst]
+            return farthest
+        image = torch.arange(len(patches), device=patches.device)
+        patch, neighbour = patches[image, worst][:, None], self.memory[index[image, worst]]
+        # rounding may swap neighbours that are about as near: twice as many, put in order by their exact distances
+        near = self._squared(neighbour).topk(min(2 * count, len(self.memory)), largest=False).indices
+        apart = torch.linalg.vector_norm(self.memory[near] - neighbour[:, None], dim=2)
+        around = near.gather(1, apart.topk(count, largest=False).indices)
+        to_them = torch.linalg.vector_norm(self.memory[around] - patch, dim=2)
         # exp(d) overflows beyond 88: as a softmax over the neighbourhood instead, of which the nearest is a member
-        share = torch.exp(distance[worst] - torch.logsumexp(to_them, dim=0))
-        return (1 - share) * distance[worst]
+        share = torch.exp(farthest - torch.logsumexp(to_them, dim=1))
+        return (1 - share) * farthest
 
     @classmethod
     def from_state(cls, config: DetectorConfig, state: dict[str, Tensor]) -> Self:
