@@ -55,6 +55,7 @@ class Row:
     error: str | None = None
     code: str | None = None  # of the error, for programs
     drawn: bytes = b""  # JPEG under its heatmap, where that was asked for
+    entry: Entry | None = None  # where its picture is, where there is a report
 
     @property
     def distance(self) -> float:
@@ -189,7 +190,7 @@ def inspect_all(
             except VigieError as error:
                 yield Row(entry.name, error=str(error), code=error.code)
             else:
-                yield Row(entry.name, shown.report, drawn=_drawn(shown) if draw else b"")
+                yield Row(entry.name, shown.report, drawn=_drawn(shown) if draw else b"", entry=entry)
 
 
 @contextmanager
@@ -206,6 +207,15 @@ def _at_hand(entry: Entry, folder: Path, limits: Limits) -> Iterator[Path]:
         yield copy
     finally:
         copy.unlink(missing_ok=True)
+
+
+def picture_of(entry: Entry, limits: Limits) -> Path | bytes:
+    """The file of a picture, or what is in it where it lies in an archive.
+
+    Raises:
+        ImageError: it cannot be unpacked (any more).
+    """
+    return entry.path if entry.inside is None else _unpacked(entry, limits)
 
 
 def _unpacked(entry: Entry, limits: Limits) -> bytes:

@@ -135,6 +135,18 @@ PANEL_TEXTS: dict[str, Text] = {
         "en": "“{name}” has to be above 0 and below 100.",
         "fr": "« {name} » doit être au-dessus de 0 et au-dessous de 100.",
     },
+    "cost_here": {
+        "en": "The part that is shown: {policy}, the cheapest at these costs, would decide {decision} (it was {real}, "
+        "by {by}).",
+        "fr": "La pièce affichée : {policy}, la moins chère à ces coûts, déciderait {decision} (décidé : {real}, par "
+        "{by}).",
+    },
+    "cost_here_needs": {
+        "en": "The part that is shown: {policy}, the cheapest at these costs, needs votes that were not asked for "
+        "({members}). Inspect again with it.",
+        "fr": "La pièce affichée : {policy}, la moins chère à ces coûts, a besoin de votes qui n'ont pas été demandés "
+        "({members}). Inspectez à nouveau avec elle.",
+    },
     "cost_use": {"en": "Use {policy} as the policy", "fr": "Choisir {policy} comme politique"},
     "cost_use_none": {"en": "Use the cheapest policy", "fr": "Choisir la politique la moins chère"},
     # provenance
@@ -198,6 +210,46 @@ PANEL_TEXTS: dict[str, Text] = {
         "en": "The link asks for the policy “{name}”, which this revision does not have; {default} is chosen.",
         "fr": "Le lien demande la politique « {name} », que cette révision n'a pas ; {default} est choisie.",
     },
+    "link_whatif": {
+        "en": "For What if? the link asks for the policy “{name}”, which this revision does not have; it is left out.",
+        "fr": "Pour Et si ?, le lien demande la politique « {name} », que cette révision n'a pas ; elle est laissée de "
+        "côté.",
+    },
+    "link_member": {
+        "en": "The link moves a threshold of “{name}”, which is no detector of this revision ({known}): left out.",
+        "fr": "Le lien déplace un seuil de « {name} », qui n'est pas un détecteur de cette révision ({known}) ; il est "
+        "laissé de côté.",
+    },
+    "link_line_wrong": {
+        "en": "The link's threshold “{part}” cannot be read: detector:number is expected, such as classifier:0.5. It "
+        "is left out.",
+        "fr": "Le seuil « {part} » du lien est illisible : on attend détecteur:nombre, comme classifier:0.5. Il est "
+        "laissé de côté.",
+    },
+    "link_lines_long": {
+        "en": "The link's thresholds (“{part} …”) are longer than {most} characters; they are left out.",
+        "fr": "Les seuils du lien (« {part} … ») dépassent {most} caractères ; ils sont laissés de côté.",
+    },
+    "link_line_twice": {
+        "en": "The link moves the threshold of {name} more than once; “{part}” is left out.",
+        "fr": "Le lien déplace plus d'une fois le seuil de {name} ; « {part} » est laissé de côté.",
+    },
+    "link_line_range": {
+        "en": "The link puts the threshold of {name} at {line}; for this part it can be from {low} to {high}. It is "
+        "where it was calibrated.",
+        "fr": "Le lien met le seuil de {name} à {line} ; pour cette pièce, il peut aller de {low} à {high}. Il est à "
+        "sa place étalonnée.",
+    },
+    "link_line_none": {
+        "en": "The link moves the threshold of {name}, which has no vote that the policy {policy} counts here; it is "
+        "left out.",
+        "fr": "Le lien déplace le seuil de {name}, qui n'a pas ici de vote que la politique {policy} compte ; il est "
+        "laissé de côté.",
+    },
+    "link_waits": {
+        "en": "The link sets thresholds or a policy in What if?: inspect a part to see them.",
+        "fr": "Le lien règle des seuils ou une politique dans Et si ? : inspectez une pièce pour les voir.",
+    },
     # models
     "fb": {"en": "Is the verdict right?", "fr": "Le verdict est-il juste ?"},
     "fb_off": {
@@ -224,6 +276,29 @@ PANEL_TEXTS: dict[str, Text] = {
     "fb_type": {"en": "Type of defect, if it has one", "fr": "Type de défaut, s'il y en a un"},
     "fb_type_info": {"en": "Choose one, or type a new one", "fr": "Choisissez-en un, ou écrivez-en un nouveau"},
     "fb_any": {"en": "any defect", "fr": "un défaut quelconque"},
+    "fb_mark": {"en": "Mark where the defect is (optional)", "fr": "Marquer où est le défaut (facultatif)"},
+    "fb_region": {"en": "Paint over the defect", "fr": "Peignez sur le défaut"},
+    "fb_skip": {"en": "Skip", "fr": "Passer"},
+    "fb_off_title": {"en": "Labels are not collected", "fr": "Les avis ne sont pas recueillis"},
+    "fb_none": {"en": "No part waits for you", "fr": "Aucune pièce ne vous attend"},
+    "fb_comes": {
+        "en": "Here come the parts of this visit, from Inspect and Batch, whose decision is review or on which "
+        "detectors that count disagree. Nobody else sees them; they are gone when you leave the page.",
+        "fr": "Ici viennent les pièces de cette visite, d'Inspecter et de Lot, dont la décision est à vérifier ou sur "
+        "lesquelles les détecteurs qui comptent se contredisent. Personne d'autre ne les voit ; elles disparaissent "
+        "quand vous quittez la page.",
+    },
+    "fb_waiting": {"en": "Parts that wait for you: {parts}", "fr": "Pièces qui vous attendent : {parts}"},
+    "fb_order": {
+        "en": "Reviews first, then those with a detector nearest to its threshold. A skipped part comes back when it "
+        "is inspected again.",
+        "fr": "D'abord celles à vérifier, puis celles dont un détecteur est le plus près de son seuil. Une pièce "
+        "passée revient quand elle est inspectée de nouveau.",
+    },
+    "fb_nearest": {
+        "en": "Nearest to its threshold: {member}, {distance} IQR",
+        "fr": "Le plus près de son seuil : {member}, {distance} EIQ",
+    },
     "fb_good": {"en": "The part is good", "fr": "La pièce est bonne"},
     "fb_defect": {"en": "The part is defective", "fr": "La pièce est défectueuse"},
     "fb_right": {"en": "Right: {what}", "fr": "Juste : {what}"},

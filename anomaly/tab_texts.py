@@ -30,13 +30,13 @@ TAB_TEXTS: dict[str, Text] = {
     "mon_rate": {"en": "Not passed", "fr": "Non passées"},
     "mon_rate_of": {
         "en": "{defects} defective, {reviews} to review",
-        "fr": "{defects} défectueuses, {reviews} à vérifier",
+        "fr": "{defects} en défaut, {reviews} à vérifier",
     },
     "mon_latency": {"en": "Time, median", "fr": "Durée, médiane"},
     "mon_p95": {"en": "95 % are within {ms} ms", "fr": "95 % en {ms} ms au plus"},
     "mon_energy": {"en": "Energy, mean", "fr": "Énergie, moyenne"},
     "mon_sum": {"en": "{wh} Wh in all", "fr": "{wh} Wh en tout"},
-    "mon_unmeasured": {"en": "({count} not measured)", "fr": "({count} non mesurées)"},
+    "mon_unmeasured": {"en": "({count} not measured)", "fr": "({count} sans mesure)"},
     "mon_per_1000": {"en": "Energy per 1,000", "fr": "Énergie pour 1\u202f000"},
     "mon_queue": {"en": "Waiting now", "fr": "En attente"},
     "mon_plot_count": {"en": "Inspections over time", "fr": "Inspections dans le temps"},
@@ -263,5 +263,5 @@ TAB_TEXTS: dict[str, Text] = {
         "carte est à l'échelle fixe de son commit ; un côté sans cette carte montre la photo seule. Temps et énergie "
         "sont ceux d'une seule inspection, et la première trouve parfois moins en mémoire.",
     },
-    # feedback
+    "tab_feedback": {"en": "Feedback", "fr": "Avis"},
 }

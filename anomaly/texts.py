@@ -86,8 +86,39 @@ TEXTS: dict[str, Text] = {
         "fr": "{category}, révision {revision} ({commit}), politique {policy}, {ms} ms",
     },
     "warning": {"en": "Warning", "fr": "Avertissement"},
+    # gauge
+    "gauge": {"en": "{member} against its threshold", "fr": "{member} face à son seuil"},
+    "gauge_times": {
+        "en": "decides most: score {score}, {times} × the threshold's distance ({threshold}) from a typical good part.",
+        "fr": "décide le plus : score {score}, {times} × la distance du seuil ({threshold}) à une pièce bonne typique.",
+    },
+    "gauge_low": {
+        "en": "decides most: score {score}, at a typical good part or below; the threshold is {threshold}.",
+        "fr": "décide le plus : score {score}, celui d'une pièce bonne typique ou moins ; le seuil est {threshold}.",
+    },
+    "gauge_beyond": {
+        "en": "decides most: score {score}, beyond its threshold ({threshold}), which most good parts reach, too.",
+        "fr": "décide le plus : score {score}, au-delà de son seuil ({threshold}), que la plupart des bonnes pièces "
+        "atteignent aussi.",
+    },
+    "gauge_short": {
+        "en": "decides most: score {score}, below its threshold ({threshold}), which most good parts reach.",
+        "fr": "décide le plus : score {score}, sous son seuil ({threshold}), que la plupart des bonnes pièces "
+        "atteignent.",
+    },
+    "gauge_typical": {"en": "typical good part", "fr": "pièce bonne typique"},
+    "gauge_threshold": {"en": "threshold", "fr": "seuil"},
+    "gauge_twice": {"en": "twice as far or more", "fr": "deux fois plus loin ou plus"},
+    "gauge_under": {"en": "below it", "fr": "au-dessous"},
+    "gauge_over": {"en": "beyond it", "fr": "au-delà"},
+    "gauge_none": {
+        "en": "No detector that counts gave a score: how far this part is from a threshold is not known.",
+        "fr": "Aucun détecteur qui compte n'a donné de score : la distance au seuil est inconnue.",
+    },
+    "gauge_failed": {"en": "Failed, without a score: {names}.", "fr": "En panne, sans score : {names}."},
     # heatmap
     "overlay": {"en": "The picture with the heatmap", "fr": "La photo et la carte de chaleur"},
+    "split_at": {"en": "Picture | heatmap: where they meet (%)", "fr": "Photo | carte : où elles se rejoignent (%)"},
     "view": {"en": "Heatmap of", "fr": "Carte de"},
     "view_all": {"en": "all (mean)", "fr": "tous (moyenne)"},
     "view_none": {"en": "none", "fr": "aucune"},
@@ -191,7 +222,7 @@ TEXTS: dict[str, Text] = {
         "fr": "Elles ne font pas ensemble une promesse de la politique. La fiche de l'inspecteur dit ce que celle-ci a "
         "fait sur les pièces de test, et ce que cela soutient.",
     },
-    # drift
+    # emissions
     "emissions": {"en": "Energy and CO₂e of this inspection", "fr": "Énergie et CO₂e de cette inspection"},
     "estimated": {"en": "estimated", "fr": "estimé"},
     "unknown": {"en": "not known", "fr": "inconnu"},
@@ -201,6 +232,39 @@ TEXTS: dict[str, Text] = {
     "mean": {"en": "Mean since launch", "fr": "Moyenne depuis le lancement"},
     "mean_of": {"en": "{mean} over {count}", "fr": "{mean} sur {count}"},
     "per_1000": {"en": "1,000 images at that mean", "fr": "1 000 images à cette moyenne"},
+    "full": {"en": "Against the full vote", "fr": "Face au vote complet"},
+    "full_this": {"en": "This was the full vote.", "fr": "C'était le vote complet."},
+    "full_vote": {
+        "en": "This inspection {spent} mJ; the full vote would be about {whole} mJ; saved {saved} %, by the energy "
+        "that each detector took when it was released. Not asked: {names}.",
+        "fr": "Cette inspection {spent} mJ ; le vote complet serait d'environ {whole} mJ ; {saved} % économisés, "
+        "d'après l'énergie de chaque détecteur à sa publication. Non consultés : {names}.",
+    },
+    "full_share": {
+        "en": "Saved about {saved} %, by the energy that each detector took when it was released. Not asked: {names}.",
+        "fr": "Environ {saved} % économisés, d'après l'énergie de chaque détecteur à sa publication. Non consultés : "
+        "{names}.",
+    },
+    "full_unknown": {
+        "en": "Not known. Not asked: {names}.",
+        "fr": "Inconnu. Non consultés : {names}.",
+    },
+    "sees": {"en": "This machine can tell", "fr": "Cette machine peut dire"},
+    "sees_counter": {
+        "en": "The CPU has a power counter: the whole machine is measured, not this app alone.",
+        "fr": "Le CPU a un compteur de puissance : toute la machine est mesurée, pas cette application seule.",
+    },
+    "sees_rated": {
+        "en": "No power counter, as on most virtual machines and Spaces: rated power times load, of the whole machine.",
+        "fr": "Pas de compteur de puissance, comme sur la plupart des machines virtuelles et des Spaces : puissance "
+        "nominale multipliée par la charge, pour toute la machine.",
+    },
+    "sees_none": {"en": "Nothing of its energy.", "fr": "Rien de son énergie."},
+    "sees_gpu": {"en": "The GPU counts its own energy.", "fr": "Le GPU compte sa propre énergie."},
+    "sees_zero": {
+        "en": "ZeroGPU lends a GPU of another process, which nobody here can measure: it is left out.",
+        "fr": "ZeroGPU prête un GPU d'un autre processus, que personne ici ne peut mesurer : il n'est pas compté.",
+    },
     "note": {"en": "Note", "fr": "Remarque"},
     "note_below": {
         "en": "Below the resolution of the power counter: too short to be estimated.",
@@ -213,7 +277,7 @@ TEXTS: dict[str, Text] = {
         "surestimée.",
     },
     "note_unavailable": {"en": "No estimate: {cause}", "fr": "Pas d'estimation : {cause}"},
-    # costs of policies
+    # commits
     "members": {"en": "Exactly what decided", "fr": "Ce qui a décidé, exactement"},
     "this_inspector": {"en": "inspector", "fr": "inspecteur"},
     "report": {"en": "Report (JSON)", "fr": "Rapport (JSON)"},

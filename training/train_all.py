@@ -55,7 +55,10 @@ MANY = ("mahalanobis", "mahalanobis_global", "autoencoder", "baseline_cnn", "cla
 def main(args: Args) -> None:
     split = split_data(args)
     if not split.samples("test"):
-        raise DataError(f"{args.data} has no test pictures to measure the inspector on: put some into test/<class>")
+        raise DataError(
+            f"{args.data} has no test pictures to measure the inspector on: put some into test/<class>, or take "
+            "--protocol supervised, which keeps a share of all pictures for the test"
+        )
     quick = args.preset == "quick" or (args.preset == "auto" and not torch.cuda.is_available())
     runs = {member: train_member(member, args, split.categories, quick) for member in members_for(split)}
     several = len(split.categories) > 1
