@@ -289,7 +289,7 @@ def wire_inspection(page: Page, settings: Settings, picked: Any) -> Callable[[An
         offered = render.views(exhibit)
         shown = view if view in offered else offered[0]
         return [
-            panels.verdict_html(report, language) + gauge_html(report, exhibit.calibrations, language),
+            panels.verdict_html(report, language) + gauge_html(report, language),
             gr.Column(visible=True),
             sides(exhibit, shown, opacity),
             gr.Radio([(panels.view_label(name, language), name) for name in offered], value=shown),

@@ -174,11 +174,11 @@ def _bar(vote: MemberVote, score: float, calibration: Calibration, language: Lan
         "score_of", language, score=figure(score, language), threshold=figure(vote.threshold, language), name=line
     )
     return Markup('<div class="bar {}"><i style="width:{:.1f}%"></i></div><span>{}</span>').format(
-        vote.verdict, 100 * calibrated_scale(score, vote.threshold, calibration), reading
+        vote.verdict, 100 * _calibrated_scale(score, vote.threshold, calibration), reading
     )
 
 
-def calibrated_scale(score: float, threshold: float, calibration: Calibration) -> float:
+def _calibrated_scale(score: float, threshold: float, calibration: Calibration) -> float:
     """0 = the median of the held-out good scores, 0.5 = the threshold, 1 = twice as far or more, whatever the units."""
     typical = median(calibration.good_scores)
     if threshold <= typical:  # such a threshold calls most good parts defects: only the side can be shown

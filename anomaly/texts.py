@@ -87,33 +87,20 @@ TEXTS: dict[str, Text] = {
     },
     "warning": {"en": "Warning", "fr": "Avertissement"},
     # gauge
-    "gauge": {"en": "{member} against its threshold", "fr": "{member} face à son seuil"},
-    "gauge_times": {
-        "en": "decides most: score {score}, {times} × the threshold's distance ({threshold}) from a typical good part.",
-        "fr": "décide le plus : score {score}, {times} × la distance du seuil ({threshold}) à une pièce bonne typique.",
-    },
-    "gauge_low": {
-        "en": "decides most: score {score}, at a typical good part or below; the threshold is {threshold}.",
-        "fr": "décide le plus : score {score}, celui d'une pièce bonne typique ou moins ; le seuil est {threshold}.",
-    },
+    "gauge": {"en": "{member} against its line", "fr": "{member} face à sa ligne"},
     "gauge_beyond": {
-        "en": "decides most: score {score}, beyond its threshold ({threshold}), which most good parts reach, too.",
-        "fr": "décide le plus : score {score}, au-delà de son seuil ({threshold}), que la plupart des bonnes pièces "
-        "atteignent aussi.",
+        "en": "is what the decision hangs on: {ranges} × the spread of good parts beyond its line {cut}.",
+        "fr": "porte la décision : {ranges} × l'étendue des pièces bonnes au-delà de sa ligne {cut}.",
     },
     "gauge_short": {
-        "en": "decides most: score {score}, below its threshold ({threshold}), which most good parts reach.",
-        "fr": "décide le plus : score {score}, sous son seuil ({threshold}), que la plupart des bonnes pièces "
-        "atteignent.",
+        "en": "is what the decision hangs on: {ranges} × the spread of good parts short of its line {cut}.",
+        "fr": "porte la décision : {ranges} × l'étendue des pièces bonnes en deçà de sa ligne {cut}.",
     },
-    "gauge_typical": {"en": "typical good part", "fr": "pièce bonne typique"},
-    "gauge_threshold": {"en": "threshold", "fr": "seuil"},
-    "gauge_twice": {"en": "twice as far or more", "fr": "deux fois plus loin ou plus"},
-    "gauge_under": {"en": "below it", "fr": "au-dessous"},
-    "gauge_over": {"en": "beyond it", "fr": "au-delà"},
+    "gauge_line": {"en": "its line", "fr": "sa ligne"},
+    "gauge_end": {"en": "{ranges} spreads or more", "fr": "{ranges} étendues ou plus"},
     "gauge_none": {
-        "en": "No detector that counts gave a score: how far this part is from a threshold is not known.",
-        "fr": "Aucun détecteur qui compte n'a donné de score : la distance au seuil est inconnue.",
+        "en": "No detector that counts gave a score: how far this part is from a line is not known.",
+        "fr": "Aucun détecteur qui compte n'a donné de score : la distance à une ligne est inconnue.",
     },
     "gauge_failed": {"en": "Failed, without a score: {names}.", "fr": "En panne, sans score : {names}."},
     # heatmap
