@@ -13,12 +13,15 @@ from typing import Any
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it calls home as soon as it is imported
 
 import gradio as gr
+from markupsafe import Markup
 
 from anomaly import batch, render, serving
 from anomaly.batch_tab import BATCH_LANE, Pictures, batch_tab, uploaded
 from anomaly.compare_pair import SIDES, as_json, compare_pair, read_ask
 from anomaly.compare_tab import compare_tab
 from anomaly.events import ASIDE, MODEL_LANE, Picture, path_of, told
+from anomaly.feedback_tab import feedback_tab
+from anomaly.keyboard import mend
 from anomaly.mcp_tools import speak_json
 from anomaly.models_tab import models_tab
 from anomaly.monitor_tab import monitor_tab
@@ -32,6 +35,7 @@ QUEUE = 16
 TABS: dict[str, Callable[[Page, Settings], object]] = {
     "tab_batch": batch_tab,
     "tab_compare": compare_tab,
+    "tab_feedback": feedback_tab,
     "tab_models": models_tab,
     "tab_monitor": monitor_tab,
 }
@@ -44,28 +48,37 @@ def build_app(settings: Settings | None = None) -> gr.Blocks:
         page, tabs = tabbed(chosen)
         wire(demo, page, chosen)
         page.language.change(name_tabs, page.language, tabs, **ASIDE)
+        mend(demo, page.language)
         publish(demo, page, chosen)
     demo.queue(max_size=QUEUE)
     return demo
 
 
-def tabbed(settings: Settings) -> tuple[Page, list[gr.Tab]]:
-    """Builds the tabs, in the order of TABS after the one that inspects."""
+def tabbed(settings: Settings) -> tuple[Page, list[gr.Tab | gr.HTML]]:
+    """Builds the tabs, in the order of TABS after the one that inspects, and then their headings."""
     above = top()
-    with gr.Tabs(elem_id="tabs"):
+    with gr.Tabs(elem_id="tabs", overflow_behavior="wrap"):
         with gr.Tab(say("tab_inspect", "en"), id="tab_inspect", elem_id="tab-inspect") as first:
+            headings = [gr.HTML(heading("tab_inspect", "en"), elem_classes="heard")]
             page = layout(settings, *above)
         tabs = [first]
         for key, build in TABS.items():
             with gr.Tab(say(key, "en"), id=key, elem_id=key.replace("_", "-")) as tab:
+                headings.append(gr.HTML(heading(key, "en"), elem_classes="heard"))
                 build(page, settings)
             tabs.append(tab)
-    return page, tabs
+    return page, [*tabs, *headings]
+
+
+def heading(tab: str, language: Language) -> str:
+    """Of a tab, for who hears the page: between its name and the headings within the tab."""
+    return Markup("<h2>{}</h2>").format(say(tab, language))
 
 
 def name_tabs(language: Language) -> list[Any]:
-    """The labels of the tabs."""
-    return [gr.Tab(label=say(key, language)) for key in ("tab_inspect", *TABS)]
+    """The labels of the tabs, and their headings."""
+    keys = ("tab_inspect", *TABS)
+    return [*(gr.Tab(label=say(key, language)) for key in keys), *(heading(key, language) for key in keys)]
 
 
 def publish(demo: gr.Blocks, page: Page, settings: Settings) -> None:
@@ -128,20 +141,22 @@ def publish(demo: gr.Blocks, page: Page, settings: Settings) -> None:
             sides = read_ask(first, "first"), read_ask(second, "second")
             return as_json(compare_pair(settings, path_of(image, "en"), inspector, *sides))
 
-    def feedback(image: Picture, report: dict[str, Any], label: str) -> dict[str, Any]:
+    def feedback(image: Picture, report: dict[str, Any], label: str, region: list[list[float]]) -> dict[str, Any]:
         """Says what the part in a picture really is, for detectors to learn from. The app stores picture and report.
 
         Args:
             image: the picture file that was inspected.
             report: what /inspect answered on it.
             label: good, or a type of defect (letters, digits, - and _).
+            region: boxes around the defect, [[x, y, width, height], ...] in pixels from the upper left corner; empty
+                where it is not known.
 
         Returns:
             outcome (stored; known: it had this label; moved: it had another one), label, and pictures (labelled so
             far). The call fails where the app collects no labels.
         """
         with told("en"):
-            stored = serving.give_feedback(settings, path_of(image, "en"), report, label)
+            stored = serving.give_feedback(settings, path_of(image, "en"), report, label, region)
             return {"outcome": stored.outcome, "label": stored.label, "pictures": stored.pictures}
 
     def revisions(inspector: str = "") -> list[dict[str, str]]:
@@ -192,12 +207,27 @@ def publish(demo: gr.Blocks, page: Page, settings: Settings) -> None:
         gr.Button().click(compare, *compared, api_name="compare", preprocess=False, **MODEL_LANE)
         many, rows = gr.File(file_count="multiple", label="files"), gr.JSON(label="results")
         gr.Button().click(inspect_batch, [many, *names], rows, api_name="inspect_batch", preprocess=False, **BATCH_LANE)
-        said = [page.picture, gr.JSON(label="report"), gr.Textbox("", label="label")]
+        said = [page.picture, gr.JSON(label="report"), gr.Textbox("", label="label"), gr.JSON([], label="region")]
         taken = gr.JSON(label="result")
         gr.Button().click(feedback, said, taken, api_name="feedback", preprocess=False, concurrency_limit=None)
     gr.api(revisions, queue=False)
     gr.api(policies, queue=False)
     gr.api(health, queue=False)
+
+
+def theme() -> gr.themes.Base:
+    """Gradio's plainest one, with the contrast of WCAG 2 AA (w3.org/TR/WCAG22) where it has less."""
+    plain = gr.themes.Base(primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace", "monospace"])
+    return plain.set(
+        body_text_color_subdued="*neutral_600",
+        input_placeholder_color="*neutral_600",
+        input_placeholder_color_dark="*neutral_400",
+        button_primary_background_fill="*primary_600",
+        button_primary_background_fill_hover="*primary_700",
+        link_text_color_dark="*primary_400",
+        link_text_color_visited="*primary_600",
+        link_text_color_visited_dark="*primary_400",
+    )
 
 
 def serve(settings: Settings, **options: Any) -> gr.Blocks:
@@ -209,9 +239,7 @@ def serve(settings: Settings, **options: Any) -> gr.Blocks:
     """
     demo = build_app(settings)
     demo.launch(
-        theme=gr.themes.Base(
-            primary_hue="blue", neutral_hue="slate", font=FONTS, font_mono=["ui-monospace", "monospace"]
-        ),
+        theme=theme(),
         css_paths=CSS,
         footer_links=["api"],
         max_file_size=max(settings.max_bytes, settings.batch_bytes),  # a ZIP; a picture's limit is told in our words

@@ -57,6 +57,7 @@ class Row:
     error: str | None = None
     code: str | None = None  # of the error, for programs
     drawn: bytes = b""  # JPEG under its heatmap, where that was asked for
+    entry: Entry | None = None  # where its picture is, where there is a report
 
     @property
     def distance(self) -> float:
@@ -198,7 +199,7 @@ def inspect_all(
                 try:
                     path, pixels = reading.result()
                     shown = serving.inspect(settings, str(path), inspector, revision, policy, pixels)
-                    row = Row(entry.name, shown.report, drawn=_drawn(shown) if draw else b"")
+                    row = Row(entry.name, shown.report, drawn=_drawn(shown) if draw else b"", entry=entry)
                 except VigieError as error:
                     row = Row(entry.name, error=str(error), code=error.code)
                 finally:
@@ -216,6 +217,15 @@ def _at_hand(entry: Entry, place: Path, limits: Limits) -> Path:
     copy = place / (PurePosixPath(entry.name).name[-60:] or "picture")
     copy.write_bytes(_unpacked(entry, limits))
     return copy
+
+
+def picture_of(entry: Entry, limits: Limits) -> Path | bytes:
+    """The file of a picture, or what is in it where it lies in an archive.
+
+    Raises:
+        ImageError: it cannot be unpacked (any more).
+    """
+    return entry.path if entry.inside is None else _unpacked(entry, limits)
 
 
 def _unpacked(entry: Entry, limits: Limits) -> bytes:

@@ -21,6 +21,7 @@ from anomaly import batch, batch_export
 from anomaly.batch_text import VERDICTS, Batch, caption, hint_html, intro_html, status_html
 from anomaly.errors import VigieError
 from anomaly.events import ASIDE, PRIVATE, path_of
+from anomaly.feedback_queue import Queue, queued
 from anomaly.settings import Settings
 from anomaly.texts import Language, say
 
@@ -139,7 +140,7 @@ def batch_tab(page: "Page", settings: Settings) -> None:
 
     begun = start.click(begin, language, [held, *shown, *buttons], **ASIDE)
     ran = begun.then(run, [held, files, *asked, language], [held, *shown], **BATCH_LANE, **PRIVATE)
-    ran.then(ready, language, buttons, **ASIDE)
+    ran.then(ready, language, buttons, **ASIDE).then(_asked, [page.queue, held], page.queue, **ASIDE)
     ran.failure(fail, [held, language], [held, *shown], **ASIDE).then(ready, language, buttons, **ASIDE)
     cancel.click(stop, [held, language], cancel, **ASIDE)
     verdict.input(choose, [held, verdict, language], gallery, **ASIDE)
@@ -154,6 +155,11 @@ def batch_tab(page: "Page", settings: Settings) -> None:
         **ASIDE,
     )
     _wire_downloads(held, as_csv, as_jsonl, as_zip)
+
+
+def _asked(queue: Queue, now: Batch) -> Queue:
+    """What a person should look at, with the parts of a batch."""
+    return queued(queue, [(row.entry, row.report) for row in now.rows if row.entry and row.report])
 
 
 def _wire_downloads(held: gr.State, as_csv: gr.Button, as_jsonl: gr.Button, as_zip: gr.Button) -> None:

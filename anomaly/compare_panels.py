@@ -9,7 +9,7 @@ from anomaly import render
 from anomaly.compare_pair import SIDES, Pair, Side, found_in
 from anomaly.differences import Differences, MemberDifference
 from anomaly.hub import parse_source
-from anomaly.panels import figure, joined, verdict_html
+from anomaly.panels import figure, joined, linked, verdict_html
 from anomaly.render import Exhibit
 from anomaly.report import MemberVote, Report
 from anomaly.texts import Language, say
@@ -74,7 +74,7 @@ def facts_html(pair: Pair, language: Language) -> str:
             for known, report in zip(commits, reports, strict=True)
         ]
     measured = (say("time", language), say("cmp_energy_of", language))  # never twice the same, which says nothing
-    columns = ["", *(say(f"cmp_{side}", language) for side in SIDES)]
+    columns = [say(f"cmp_{side}", language) for side in SIDES]
     body = joined(
         Markup('<tr><th scope="row">{}</th>{}</tr>').format(
             name,
@@ -82,14 +82,15 @@ def facts_html(pair: Pair, language: Language) -> str:
                 Markup('<td data-label="{}" class="{}">{}</td>').format(
                     column, "changed" if cells[0] != cells[1] and name not in measured else "", cell
                 )
-                for column, cell in zip(columns[1:], cells, strict=True)
+                for column, cell in zip(columns, cells, strict=True)
             ),
         )
         for name, cells in rows.items()
     )
-    return Markup('<h3>{}</h3><table class="differences"><thead><tr>{}</tr></thead><tbody>{}</tbody></table>').format(
-        say("members", language), joined(Markup('<th scope="col">{}</th>').format(c) for c in columns), body
-    )
+    heads = joined(Markup('<th scope="col">{}</th>').format(column) for column in columns)
+    return Markup(
+        '<h3>{}</h3><table class="differences"><thead><tr><td></td>{}</tr></thead><tbody>{}</tbody></table>'
+    ).format(say("members", language), heads, body)
 
 
 def _energy(report: Report | None, language: Language) -> str:
@@ -102,11 +103,8 @@ def _energy(report: Report | None, language: Language) -> str:
 
 
 def _commit(repo: str, commit: str, report: Report) -> Markup:
-    text = Markup("<code>{}</code>").format(commit)
-    if parse_source(report.inspector).folder is not None:
-        return text
-    link = '<a href="https://huggingface.co/{}/tree/{}" target="_blank" rel="noopener">{}</a>'
-    return Markup(link).format(repo, commit, text)
+    on_hub = parse_source(report.inspector).folder is None
+    return linked(Markup("<code>{}</code>").format(commit), repo, commit, on_hub=on_hub)
 
 
 def votes_html(pair: Pair, language: Language) -> str:

@@ -13,12 +13,14 @@ from markupsafe import Markup
 from pydantic import ValidationError
 
 from anomaly import serving
+from anomaly.at_hand import AtHand
 from anomaly.costs import Comparison, Costs, Outcomes, PolicyCost, compare
 from anomaly.errors import VigieError
 from anomaly.events import ASIDE
 from anomaly.panels import figure, joined
 from anomaly.settings import Settings
 from anomaly.texts import Language, say
+from anomaly.what_if import what_if
 
 Held = Mapping[str, Outcomes | None] | str | None  # counts by policy; why there are none; None before anything is known
 
@@ -33,8 +35,10 @@ class CostPanel:
 
     whole: gr.Accordion
     inputs: tuple[gr.Number | gr.Slider, ...]  # in the order of _INPUTS
+    here: gr.HTML  # what the winner would decide of the part that is shown
     table: gr.HTML
     use: gr.Button
+    winner: gr.State  # the cheapest policy, or None
 
 
 def cost_panel() -> CostPanel:
@@ -56,9 +60,10 @@ def cost_panel() -> CostPanel:
                 elem_id="cost-prevalence",
             )
             carbon = gr.Number(0, label=say("cost_carbon", "en"), min_width=160, elem_id="cost-carbon")
+        here = gr.HTML(padding=False, visible=False, elem_id="cost-here")
         table = gr.HTML(padding=False, elem_id="cost-table")
         use = gr.Button(say("cost_use_none", "en"), size="sm", visible=False, elem_id="cost-use")
-    return CostPanel(whole, (*money, prevalence, carbon), table, use)
+    return CostPanel(whole, (*money, prevalence, carbon), here, table, use, gr.State(None))
 
 
 def wire_costs(
@@ -81,7 +86,7 @@ def wire_costs(
     """
     inspector, revision, policy = chosen
     held = gr.State(None)  # a Held
-    winner = gr.State(None)
+    winner = panel.winner
     asked = [held, *panel.inputs, language]
     shown = [panel.table, panel.use, winner]
 
@@ -109,6 +114,24 @@ def wire_costs(
     gr.on(changed, show, asked, shown, trigger_mode="always_last", **ASIDE)
     language.change(translate, language, [panel.whole, *panel.inputs], **ASIDE).then(show, asked, shown, **ASIDE)
     return follow, panel.use.click(lambda name: name, winner, policy, **ASIDE)
+
+
+def decided_here(hand: AtHand | None, winner: str | None, language: Language) -> str:
+    """What the cheapest policy would decide of the part that is shown, from its votes; empty where that means nothing.
+
+    Args:
+        hand: the inspection that is shown; None without one.
+        winner: the policy.
+        language: to say it in.
+    """
+    if hand is None or winner is None or winner not in hand.policies:
+        return ""
+    found = what_if(hand.votes, hand.policies[winner], hand.calibrations)
+    if found.decision is None:
+        return _sentence(say("cost_here_needs", language, policy=winner, members=", ".join(found.needs)))
+    report = hand.report
+    said = {"decision": say(found.decision.verdict, language), "real": say(report.decision, language)}
+    return _sentence(say("cost_here", language, policy=winner, by=report.policy, **said))
 
 
 def priced(held: Held, prices: list[Any], language: Language) -> tuple[str, str | None]:

@@ -2,7 +2,7 @@
 
 *folder*  `train/<class>/…`, `test/<class>/…`; a class named good, ok or normal (any case) is "good".
 *mvtec*   the same with `ground_truth/<class>/<stem>_mask.png` (or `<stem>.png`) for every defect of `test`, and
-          `ground_truth_train/<class>/…` where defects of `train` have masks.
+          `ground_truth_train/<class>/…` for those defects of `train` that have a mask.
 *visa*    `split_csv/1cls.csv` with the columns object, split, label, image, mask; paths relative to the root.
 
 The first two may have boxes as well, `boxes/<class>/<stem>.txt`: a file for every picture of a class of defects that
@@ -79,11 +79,6 @@ class Dataset:
     def test(self) -> tuple[Sample, ...]:
         """The samples the data set keeps for testing."""
         return tuple(sample for sample in self.samples if sample.split == "test")
-
-    @property
-    def has_masks(self) -> bool:
-        """Whether any defect has a mask."""
-        return any(sample.mask is not None for sample in self.samples)
 
 
 def read_dataset(data: Path, category: str, layout: Literal["auto", "folder", "mvtec", "visa"] = "auto") -> Dataset:
@@ -263,25 +258,35 @@ def _read_split(root: Path, split: Split, with_masks: bool) -> Iterator[Sample]:
             )
         label = GOOD if class_folder.name.lower() in GOOD_NAMES else class_folder.name
         masks = root / ("ground_truth" if split == "test" else "ground_truth_train") / class_folder.name
-        # Defects for training may be labelled by class only; a test defect without mask would bias the pixel metrics.
-        needed = with_masks and label != GOOD and (split == "test" or masks.is_dir())
+        found = _masks(class_folder, images, masks, whole=split == "test") if with_masks and label != GOOD else {}
         boxes = root / BOXES / class_folder.name
         boxed = label != GOOD and boxes.is_dir()
         for path in images:
             inner = path.relative_to(class_folder)
-            mask = _find_mask(path, masks / inner.parent) if needed else None
             file = boxes / inner.with_suffix(".txt") if boxed else None
             if file is not None and not file.is_file():
                 raise DataError(f"{path}: its boxes are missing; expected {file}, empty where nothing is marked")
-            yield Sample(path, path.relative_to(root).as_posix(), label, split, mask, file)
+            yield Sample(path, path.relative_to(root).as_posix(), label, split, found.get(path), file)
 
 
-def _find_mask(image: Path, folder: Path) -> Path:
-    for stem in (f"{image.stem}_mask", image.stem):
-        for suffix in MASK_SUFFIXES:
-            if (path := folder / f"{stem}{suffix}").is_file():
-                return path
-    raise DataError(f"{image}: its mask is missing; expected {folder / f'{image.stem}_mask.png'}")
+def _masks(class_folder: Path, pictures: Sequence[Path], masks: Path, *, whole: bool) -> dict[Path, Path]:
+    """The mask of each defect of a class that has one.
+
+    A test defect without would bias the pixel metrics. Those for training may be labelled by class only; that a name
+    is misspelt shows in a mask that is nobody's.
+    """
+    found = {path: _find_mask(path, masks / path.relative_to(class_folder).parent) for path in pictures}
+    if whole and (bare := next((path for path, mask in found.items() if mask is None), None)) is not None:
+        expected = masks / bare.relative_to(class_folder).with_name(f"{bare.stem}_mask.png")
+        raise DataError(f"{bare}: its mask is missing; expected {expected}")
+    if not whole and masks.is_dir() and (left := sorted(set(_images(masks)) - set(found.values()))):
+        raise DataError(f"{left[0]}: no picture of {class_folder} has this mask; expected <picture>_mask.png")
+    return {path: mask for path, mask in found.items() if mask is not None}
+
+
+def _find_mask(image: Path, folder: Path) -> Path | None:
+    names = (f"{stem}{suffix}" for stem in (f"{image.stem}_mask", image.stem) for suffix in MASK_SUFFIXES)
+    return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
 def _read_visa(root: Path, category: str) -> list[Sample]:

@@ -1,6 +1,7 @@
 """What people say of verdicts, as a folder that training reads (anomaly.datasets).
 
-<category>/train/<label>/<sha256>.png with a JSON sidecar. With a repo it goes to a dataset on the Hub, too
+<category>/train/<label>/<sha256>.png with a JSON sidecar and, where somebody marked the defect, its mask in
+<category>/ground_truth_train/<label>/<sha256>_mask.png. With a repo it goes to a dataset on the Hub, too
 (huggingface_hub.CommitScheduler).
 
 A picture is named by the hash of its pixels, so the same one is there once, under the label that was given last. It is
@@ -9,7 +10,6 @@ written anew from its pixels: what a camera or a phone wrote into the file (plac
 
 import contextlib
 import io
-import json
 import logging
 import os
 import threading
@@ -18,10 +18,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from anomaly import images
+from anomaly import images, regions
 from anomaly.datasets import GOOD, GOOD_NAMES
 from anomaly.errors import DataError, RegistryError
 from anomaly.hub_errors import explained
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 ANY_DEFECT = "defect"  # a defect whose type nobody named
 MOST_CHARACTERS = 60
 EVERY_MIN = 5  # between two commits to the Hub
-_SPLIT = "train"
+_SPLIT, _MASKS = "train", "ground_truth_train"
 _MOST_REPORT = 1_000_000  # characters: what a stranger sends as one may be anything
 
 _LOGGER = logging.getLogger(__name__)
@@ -79,13 +81,15 @@ class FeedbackStore:
         self._lock = threading.Lock()
         self._scheduler: CommitScheduler | None = None
 
-    def add(self, picture: str | Path | bytes, report: object, label: str) -> Stored:
+    def add(self, picture: str | Path | bytes, report: object, label: str, region: object = None) -> Stored:
         """Stores a picture under what a person says it is.
 
         Args:
             picture: its file.
             report: of its inspection, as a Report or as its JSON.
             label: "good" or a type of defect.
+            region: where the defect is, as `regions.mask_of` takes it. Without one, a region that was given earlier
+                stays as long as the part is not good.
 
         Raises:
             DataError: label, report or folder are not right, or there is no room left.
@@ -97,6 +101,9 @@ class FeedbackStore:
         pixels = images.read(picture)
         if images.digest(pixels) != said.image_sha256:
             raise DataError("the report is of another picture: inspect this one first, then say what it is")
+        mask = regions.mask_of(region, (pixels.shape[0], pixels.shape[1]))
+        if mask is not None and name == GOOD:
+            raise DataError("a good part has no defect to mark: take the region away, or name the type of defect")
         opinion = Opinion(
             label=name,
             right=None if said.decision == "review" else (said.decision == "ok") == (name == GOOD),
@@ -112,17 +119,27 @@ class FeedbackStore:
                     raise DataError(f"there are {count} labelled pictures, the most that are taken: move some away")
                 path = home / name / f"{said.image_sha256}.png"
                 others = [old for old in earlier if old != path]
+                marked = next((_mask_of(old) for old in others if _mask_of(old).is_file()), None)
+                kept = marked.read_bytes() if marked is not None and name != GOOD else None
                 self._take_back(others)
                 path.parent.mkdir(parents=True, exist_ok=True)
                 if path not in earlier:
-                    _write_png(path, pixels)
+                    _write(path, _png(pixels))
                 _write(path.with_suffix(".json"), opinion.model_dump_json(indent=1).encode() + b"\n")
+                if (drawn := kept if mask is None else _png(mask.astype(np.uint8) * 255)) is not None:
+                    _mask_of(path).parent.mkdir(parents=True, exist_ok=True)
+                    _write(_mask_of(path), drawn)
                 for old in others:
                     _remove(old)
             except OSError as error:
                 raise DataError(f"{self.folder}: the label cannot be stored ({error.strerror or error})") from error
         outcome: Outcome = "moved" if others else "known" if earlier else "stored"
         return Stored(outcome, name, path, count + (not earlier))
+
+    def label_of(self, report: Report) -> str | None:
+        """What the picture of a report is said to be; None where nobody said."""
+        home = self.folder / checked_label(report.category) / _SPLIT
+        return next((path.parent.name for path in home.glob(f"*/{report.image_sha256}.png")), None)
 
     def push(self) -> None:
         """Commits what is new to the Hub now, and waits for it. Does nothing without a repo."""
@@ -169,7 +186,8 @@ class FeedbackStore:
 
         with explained(self.repo):
             api = _api()
-            there = {path.as_posix() for old in pictures for path in (self._inside(old), self._inside(old, ".json"))}
+            files = [path for old in pictures for path in (old, old.with_suffix(".json"), _mask_of(old))]
+            there = {path.relative_to(self.folder).as_posix() for path in files}
             known = api.get_paths_info(self.repo, sorted(there), repo_type="dataset")
             if known:
                 api.create_commit(
@@ -178,9 +196,6 @@ class FeedbackStore:
                     commit_message="Another label",
                     repo_type="dataset",
                 )
-
-    def _inside(self, picture: Path, suffix: str = ".png") -> Path:
-        return picture.with_suffix(suffix).relative_to(self.folder)
 
 
 def checked_report(report: object) -> Report:
@@ -212,10 +227,16 @@ def checked_label(label: str) -> str:
     return GOOD if name.lower() in GOOD_NAMES else name
 
 
-def _write_png(path: Path, pixels: images.RgbImage) -> None:
+def _mask_of(picture: Path) -> Path:
+    """Where the mask of a stored picture lies, if it has one."""
+    label = picture.parent
+    return label.parent.parent / _MASKS / label.name / f"{picture.stem}_mask.png"
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
     encoded = io.BytesIO()
     Image.fromarray(pixels).save(encoded, "PNG")
-    _write(path, encoded.getvalue())
+    return encoded.getvalue()
 
 
 def _write(path: Path, content: bytes) -> None:
@@ -226,16 +247,13 @@ def _write(path: Path, content: bytes) -> None:
 
 
 def _remove(picture: Path) -> None:
-    """With its sidecar, and with its folder if that is empty then: the reader takes no empty class."""
-    picture.unlink()
-    picture.with_suffix(".json").unlink(missing_ok=True)
-    if not any(picture.parent.iterdir()):
-        picture.parent.rmdir()
-
-
-def opinion_of(picture: Path) -> Opinion:
-    """The sidecar of a stored picture."""
-    return Opinion.model_validate(json.loads(picture.with_suffix(".json").read_text(encoding="utf-8")))
+    """With its sidecar and mask, and with folders that are empty then: the reader takes no empty class."""
+    mask = _mask_of(picture)
+    for path in (mask, picture, picture.with_suffix(".json")):
+        path.unlink(missing_ok=True)
+    for folder in (picture.parent, mask.parent, mask.parent.parent):
+        if folder.is_dir() and not any(folder.iterdir()):
+            folder.rmdir()
 
 
 def _api() -> Any:

@@ -11,7 +11,7 @@ from markupsafe import Markup
 from anomaly import charts, hub, releases
 from anomaly.figures import Figures, InspectorMetrics, ModelMetrics
 from anomaly.monitor_tab import percent
-from anomaly.panels import figure, joined
+from anomaly.panels import figure, joined, linked
 from anomaly.texts import Language, say
 from anomaly.votes_file import VotesFile
 
@@ -174,7 +174,9 @@ def _front(metrics: InspectorMetrics, language: Language) -> Markup:
         label=say("mod_front_label", language, count=len(ordered)),
     )
     heads = [say(key, language) for key in ("mod_number", "mod_name", "mod_energy", "mod_auroc")]
-    return Markup('<div class="pair">{}<div>{}</div></div>').format(plot, table("", heads, rows))
+    return Markup('<div class="pair">{}<div>{}</div></div>').format(
+        plot, table("", heads, rows, label=say("mod_front", language))
+    )
 
 
 def _curves(
@@ -211,7 +213,7 @@ def _curve(
             (say("mod_is_defect", language), str(len(defects) - found), str(found)),
         ]
         heads = [spot, say("mod_says_good", language), say("mod_says_defect", language)]
-        counts = table("", heads, rows)
+        counts = table("", heads, rows, label=f"{name}, {spot}")
     plot = charts.square(
         f"{name} · AUROC {auroc}",
         line=curve,
@@ -286,14 +288,11 @@ def _said(change: releases.Change, language: Language) -> list[str]:
 def commit_html(repo: str, commit: str, *, on_hub: bool) -> Markup:
     """The first digits of a commit, with a link to its page where it is on the Hub."""
     text = Markup('<code title="{}@{}">{}</code>').format(repo, commit, commit[:7])
-    if not on_hub:
-        return text
-    link = Markup('<a href="https://huggingface.co/{}/tree/{}" target="_blank" rel="noopener">{}</a>')
-    return link.format(repo, commit, text)
+    return linked(text, repo, commit, on_hub=on_hub)
 
 
-def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str | Markup]]) -> Markup:
-    """One that scrolls by itself where the page is narrow."""
+def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str | Markup]], *, label: str = "") -> Markup:
+    """One that scrolls by itself where the page is narrow; it needs a title above it, or a label that is only heard."""
     head = joined(Markup('<th scope="col">{}</th>').format(text) for text in heads)
     body = joined(
         Markup("<tr>{}</tr>").format(joined(Markup("<td>{}</td>").format(cell) for cell in row)) for row in rows
@@ -301,7 +300,7 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str | Markup
     return Markup(
         '{}<div class="wide" tabindex="0" role="region" aria-label="{}"><table><thead><tr>{}</tr></thead>'
         "<tbody>{}</tbody></table></div>"
-    ).format(Markup("<h3>{}</h3>").format(title) if title else "", title or heads[0], head, body)
+    ).format(Markup("<h3>{}</h3>").format(title) if title else "", title or label, head, body)
 
 
 def decimal(value: float, language: Language) -> str:

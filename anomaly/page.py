@@ -2,19 +2,23 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import gradio as gr
 
 from anomaly import deep_link, panels, render, serving
-from anomaly.cost_panel import CostPanel, cost_panel, wire_costs
+from anomaly.cost_panel import CostPanel, cost_panel, decided_here, wire_costs
+from anomaly.deep_link import Moved
 from anomaly.drift_panel import drift_html
+from anomaly.energy_panel import emissions_html
 from anomaly.errors import VigieError
 from anomaly.events import ASIDE, MODEL_LANE, PRIVATE, TELLING, Picture, path_of, told
 from anomaly.feedback_panel import FeedbackPanel, feedback_panel, wire_feedback
+from anomaly.full_vote import full_vote, released_metrics
+from anomaly.gauge_panel import gauge_html
 from anomaly.hub import parse_source
 from anomaly.link_panel import LinkPanel, link_panel, notes_update, wire_link
+from anomaly.picture_panel import PicturePanel, picture_panel, sides, wire_picture
 from anomaly.policy import Text
 from anomaly.settings import STARTER, Settings
 from anomaly.texts import LANGUAGES, Language, language_of, say
@@ -51,10 +55,7 @@ class Page:
     inspect: gr.Button
     verdict: gr.HTML
     results: gr.Column
-    overlay: gr.Image
-    view: gr.Radio
-    opacity: gr.Slider
-    legend: gr.HTML
+    shown: PicturePanel
     why: gr.HTML
     votes: gr.HTML
     promises: gr.HTML
@@ -69,6 +70,7 @@ class Page:
     what_if: WhatIfPanel
     link: LinkPanel
     feedback: FeedbackPanel
+    queue: gr.State  # parts of this visit that somebody should look at: a Queue
 
 
 def words(language: Language) -> dict[str, dict[str, Any]]:
@@ -85,10 +87,6 @@ def words(language: Language) -> dict[str, dict[str, Any]]:
         "revision": {"label": say("revision", language), "info": say("revision_info", language)},
         "policy": {"label": say("policy", language)},
         "inspect": {"value": say("inspect", language)},
-        "overlay": {"label": say("overlay", language), "alt_text": say("overlay", language)},
-        "view": {"label": say("view", language)},
-        "opacity": {"label": say("opacity", language)},
-        "legend": {"value": panels.legend_html(language)},
         "details": {"label": say("report", language)},
         "download": {"value": say("download", language)},
         "moved": {"label": say("drift", language)},
@@ -99,14 +97,21 @@ def top() -> tuple[gr.HTML, gr.Radio]:
     """Builds what is above all tabs, in English: the name, and the language."""
     with gr.Row(elem_id="top"):
         header = gr.HTML(padding=False, **words("en")["header"])
-        language = gr.Radio(list(LANGUAGES.items()), value="en", show_label=False, container=False, elem_id="language")
+        language = gr.Radio(
+            list(LANGUAGES.items()),
+            value="en",
+            label="Language, langue",
+            show_label=False,
+            container=False,
+            elem_id="language",
+        )
     return header, language
 
 
 def layout(settings: Settings, header: gr.HTML, language: gr.Radio) -> Page:
     """Builds the tab that inspects, in English; what is above it is given."""
     texts = words("en")
-    sources = [(Path(source).name if Path(source).is_dir() else source, source) for source in settings.inspectors]
+    sources = list(deep_link.names(settings).items())
     with gr.Row():
         with gr.Column(scale=2, min_width=300, elem_id="ask"):
             picture = gr.Image(
@@ -123,19 +128,7 @@ def layout(settings: Settings, header: gr.HTML, language: gr.Radio) -> Page:
         with gr.Column(scale=5, min_width=300, elem_id="answer"):
             verdict = gr.HTML(panels.empty_html("en"), padding=False, elem_id="verdict")
             with gr.Column(visible=False, elem_id="results") as results:
-                with gr.Row():
-                    with gr.Column(scale=3, min_width=280):
-                        overlay = gr.Image(
-                            format="png",
-                            interactive=False,
-                            buttons=["fullscreen"],
-                            elem_id="overlay",
-                            **texts["overlay"],
-                        )
-                    with gr.Column(scale=2, min_width=240):
-                        view = gr.Radio([], elem_id="view", **texts["view"])
-                        opacity = gr.Slider(0, 1, render.OPACITY, step=0.05, elem_id="opacity", **texts["opacity"])
-                        legend = gr.HTML(padding=False, **texts["legend"])
+                shown = picture_panel()
                 why = gr.HTML(padding=False, elem_id="why")
                 votes = gr.HTML(padding=False, elem_id="votes")
                 hypothetical = what_if_panel()
@@ -151,8 +144,8 @@ def layout(settings: Settings, header: gr.HTML, language: gr.Radio) -> Page:
             costs = cost_panel()
     return Page(
         header, language, picture, examples, inspector, revision, policy, inspect, verdict, results,
-        overlay, view, opacity, legend, why, votes, promises, emissions, members, details, report, download,
-        moved, drift, costs, hypothetical, link, feedback,
+        shown, why, votes, promises, emissions, members, details, report, download,
+        moved, drift, costs, hypothetical, link, feedback, gr.State((), time_to_live=3600),
     )  # fmt: skip
 
 
@@ -167,7 +160,9 @@ def wire(demo: gr.Blocks, page: Page, settings: Settings) -> None:
     """Connects what a person does to what the page shows."""
     follow, picked = wire_costs(page.costs, (page.inspector, page.revision, page.policy), page.language, settings)
     wire_choices(demo, page, settings, follow, picked)
+    wire_link(page.link, (page.inspector, page.revision, page.policy), page.what_if, page.language, settings)
     show_again = wire_inspection(page, settings, picked)
+    wire_picture(page.shown, page.language)
     wire_drift(page, settings)
     wire_feedback(page.feedback, page, settings)
 
@@ -201,13 +196,14 @@ def wire_choices(demo: gr.Blocks, page: Page, settings: Settings, follow: Callab
         kept = link if landed.known else {}
         asked = gr.Dropdown([kept["policy"]], value=kept["policy"]) if "policy" in kept else gr.skip()
         offered = offer_revisions(landed.inspector, language, landed.revision)
-        return [landed.inspector, offered, asked, kept, list(landed.notes), notes_update(landed.notes, language)]
+        said = notes_update(landed.notes, language, waits=bool(landed.moved))
+        return [landed.inspector, offered, asked, kept, list(landed.notes), landed.moved, said]
 
-    def miss_policy(link: dict[str, str], policy: str, notes: list[str], language: Language) -> Any:
+    def miss_policy(link: dict[str, str], policy: str, notes: list[str], moved: Moved, language: Language) -> list[Any]:
         if link.get("policy", policy) == policy:
-            return gr.skip()
-        missing = say("link_policy", language, name=link["policy"], default=policy)
-        return notes_update([*notes, missing], language)
+            return [gr.skip()] * 2
+        notes = [*notes, say("link_policy", language, name=link["policy"], default=policy)]
+        return [notes, notes_update(notes, language, waits=bool(moved))]
 
     def hold(language: Language) -> Any:
         return gr.Button(say("loading", language), interactive=False)
@@ -242,13 +238,12 @@ def wire_choices(demo: gr.Blocks, page: Page, settings: Settings, follow: Callab
         load_policies(event)
         event.failure(release, page.language, page.inspect, **ASIDE)
 
-    notes = gr.State([])
+    said, moved, notes = page.link.said, page.link.moved, page.link.notes
     opened = demo.load(open_page, None, [page.language, link], **ASIDE)
-    landing = [page.inspector, page.revision, page.policy, link, notes, page.link.notes]
+    landing = [page.inspector, page.revision, page.policy, link, said, moved, notes]
     landed = opened.then(follow_link, [link, page.language], landing, **TELLING)
     landed.failure(release, page.language, page.inspect, **ASIDE)
-    load_policies(landed).then(miss_policy, [link, page.policy, notes, page.language], page.link.notes, **ASIDE)
-    wire_link(page.link, (page.inspector, page.revision, page.policy), page.language, settings)
+    load_policies(landed).then(miss_policy, [link, page.policy, said, moved, page.language], [said, notes], **ASIDE)
     load_revisions(page.inspector.input(hold, page.language, page.inspect, **ASIDE))
     load_policies(page.revision.input(hold, page.language, page.inspect, **ASIDE))
     gr.on([page.policy.input, page.language.change], **described)
@@ -265,7 +260,7 @@ def wire_inspection(page: Page, settings: Settings, picked: Any) -> Callable[[An
     """
     result = gr.State(time_to_live=3600)  # a Result
     asked = [page.picture, page.inspector, page.revision, page.policy]
-    inputs = [result, *asked, page.view, page.opacity, page.language]
+    inputs = [result, *asked, page.shown.view, page.shown.opacity, page.language]
 
     def clear(language: Language) -> list[Any]:
         return [panels.empty_html(language), gr.Column(visible=False)]
@@ -289,17 +284,19 @@ def wire_inspection(page: Page, settings: Settings, picked: Any) -> Callable[[An
             return [*clear(language), *[gr.skip()] * 8]
         exhibit = result[1]
         report = exhibit.report
+        some = len(report.votes) < len(exhibit.calibrations)
+        full = full_vote(report, exhibit.calibrations, released_metrics(report) if some else None)
         offered = render.views(exhibit)
         shown = view if view in offered else offered[0]
         return [
-            panels.verdict_html(report, language),
+            panels.verdict_html(report, language) + gauge_html(report, language),
             gr.Column(visible=True),
-            render.stamped(render.draw(exhibit, shown, opacity), report),
+            sides(exhibit, shown, opacity),
             gr.Radio([(panels.view_label(name, language), name) for name in offered], value=shown),
             why_html(report, language),
             panels.votes_html(report, exhibit.calibrations, language),
             "" if exhibit.policy is None else promises_html(exhibit.policy, exhibit.calibrations, language),
-            panels.emissions_html(report.emissions, language),
+            emissions_html(report.emissions, language, full, zero=serving.on_zero_gpu()),
             panels.members_html(report, language, on_hub=parse_source(report.inspector).folder is None),
             report.model_dump(mode="json"),
         ]
@@ -308,25 +305,43 @@ def wire_inspection(page: Page, settings: Settings, picked: Any) -> Callable[[An
         *selection, view, opacity, _ = values
         if result is None or not answers(result, selection):
             return gr.skip()
-        return render.stamped(render.draw(result[1], view, opacity), result[1].report)
+        return sides(result[1], view, opacity)
 
     def show_after(event: Any) -> Any:
-        panes = [page.overlay, page.view, page.why, page.votes, page.promises]
+        panes = [page.shown.overlay, page.shown.view, page.why, page.votes, page.promises]
         panes += [page.emissions, page.members, page.report]
         return event.then(show, inputs, [page.verdict, page.results, *panes], **ASIDE)
 
-    for changed in (page.picture.change, page.inspector.input, page.revision.input, page.policy.input):
-        changed(clear_other, [result, *asked, page.language], [page.verdict, page.results], **ASIDE)
-    picked.then(clear_other, [result, *asked, page.language], [page.verdict, page.results], **ASIDE)
-    busy = [page.verdict, page.results, page.view, page.inspect, result]
+    def decide_here(result: Result, *values: Any) -> Any:
+        *selection, hand, winner, language = values
+        text = decided_here(hand if answers(result, selection) else None, winner, language)
+        return gr.HTML(text, visible=bool(text))
+
+    link = (page.link.moved, page.link.said, page.link.notes)
+    taken = wire_what_if(page.what_if, result, page.report, link, page.language, settings)
+    here = [result, *asked, page.what_if.held, page.costs.winner, page.language]
+    deciding = {"fn": decide_here, "inputs": here, "outputs": page.costs.here, **ASIDE}
+    taken.then(**deciding)
+    gr.on([page.costs.winner.change, page.language.change], **deciding)
+    for changed in (page.picture.change, page.inspector.input, page.revision.input, page.policy.input, picked.then):
+        cleared = changed(clear_other, [result, *asked, page.language], [page.verdict, page.results], **ASIDE)
+        cleared.then(**deciding)
+    busy = [page.verdict, page.results, page.shown.view, page.inspect, result]
     begun = page.inspect.click(begin, page.language, busy, **ASIDE)
+    begun.then(**deciding)  # nothing, as long as there is no result
     ended = begun.then(run, [*asked, page.language], result, **MODEL_LANE, **PRIVATE)
     show_after(ended).then(release, page.language, page.inspect, **ASIDE).then(None, js=SCROLL)
     failed = ended.failure(clear, page.language, [page.verdict, page.results], **ASIDE)
     failed.then(release, page.language, page.inspect, **ASIDE)
-    gr.on([page.view.input, page.opacity.input], draw, inputs, page.overlay, trigger_mode="always_last", **ASIDE)
+    gr.on(
+        [page.shown.view.input, page.shown.opacity.input],
+        draw,
+        inputs,
+        page.shown.overlay,
+        trigger_mode="always_last",
+        **ASIDE,
+    )
     page.download.click(None, page.report, js=DOWNLOAD)
-    wire_what_if(page.what_if, result, page.report, page.language, settings)
     return show_after
 
 

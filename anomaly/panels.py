@@ -1,6 +1,7 @@
 """Report -> the HTML panels of the page. Every value is escaped (markupsafe.palletsprojects.com): `Markup.format` does
 so by itself. Colours and layout are in app.css."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -12,7 +13,6 @@ from markupsafe import Markup
 
 from anomaly.boxes import DEFECT
 from anomaly.calibration import Calibration
-from anomaly.emissions import Emissions
 from anomaly.render import ALL, FULL, NONE, colours
 from anomaly.report import MemberVote, Report
 from anomaly.texts import Language, say
@@ -76,6 +76,11 @@ def verdict_html(report: Report, language: Language) -> str:
 def warning_html(text: str, language: Language) -> Markup:
     """What somebody should know."""
     return Markup('<p class="warning"><b>{}</b> {}</p>').format(say("warning", language), text)
+
+
+def notes_html(notes: Iterable[str], language: Language) -> str:
+    """Several of these."""
+    return joined(warning_html(note, language) for note in notes)
 
 
 def legend_html(language: Language) -> str:
@@ -169,11 +174,11 @@ def _bar(vote: MemberVote, score: float, calibration: Calibration, language: Lan
         "score_of", language, score=figure(score, language), threshold=figure(vote.threshold, language), name=line
     )
     return Markup('<div class="bar {}"><i style="width:{:.1f}%"></i></div><span>{}</span>').format(
-        vote.verdict, 100 * _fill(score, vote.threshold, calibration), reading
+        vote.verdict, 100 * _calibrated_scale(score, vote.threshold, calibration), reading
     )
 
 
-def _fill(score: float, threshold: float, calibration: Calibration) -> float:
+def _calibrated_scale(score: float, threshold: float, calibration: Calibration) -> float:
     """0 = the median of the held-out good scores, 0.5 = the threshold, 1 = twice as far or more, whatever the units."""
     typical = median(calibration.good_scores)
     if threshold <= typical:  # such a threshold calls most good parts defects: only the side can be shown
@@ -197,68 +202,31 @@ def _remarks(vote: MemberVote, language: Language, *, less: bool) -> Markup:
     return joined(Markup("<small>{}</small>").format(remark) for remark in remarks)
 
 
-def emissions_html(emissions: Emissions, language: Language) -> str:
-    """What the inspection is estimated to have cost; what is not known is said in words, never shown as 0."""
-
-    def quantity(value: float | None, unit: str) -> str:
-        return say("unknown", language) if value is None else f"{figure(value, language)} {unit}"
-
-    parts = {"cpu": emissions.cpu_mj, "ram": emissions.ram_mj, "gpu": emissions.gpu_mj}
-    known = {name: part for name, part in parts.items() if part is not None}
-    bar = joined(Markup('<i class="{}" style="flex-grow:{:.3f}"></i>').format(*part) for part in known.items())
-    key = joined(
-        Markup('<span class="{}">{} {}</span>').format(name, name.upper(), quantity(part, "mJ"))
-        for name, part in known.items()
-    )
-    mean = quantity(emissions.running_mean_mj, "mJ")
-    facts = {
-        "mean": say("mean_of", language, mean=mean, count=emissions.inspections),
-        "per_1000": quantity(emissions.wh_per_1000, "Wh"),
-        "backend": emissions.backend,
-        "country": f"{emissions.country}, {quantity(emissions.g_per_kwh, 'g CO₂e/kWh')}",
-    }
-    if emissions.note is not None:
-        facts["note"] = _note(emissions.note, language)
-    listed = joined(Markup("<dt>{}</dt><dd>{}</dd>").format(say(key, language), fact) for key, fact in facts.items())
-    return Markup(
-        '<h3>{} <span class="badge">{}</span></h3><div class="energy"><p class="big">{}</p><p class="big">{}</p></div>'
-        '<div class="parts" role="img" aria-label="{}">{}</div><p class="key">{}</p><dl>{}</dl>'
-    ).format(
-        say("emissions", language),
-        say("estimated", language),
-        quantity(emissions.energy_mj, "mJ"),
-        quantity(emissions.co2eq_ug, "µg CO₂e"),
-        say("split", language),
-        bar,
-        key,
-        listed,
-    )
-
-
-def _note(note: str, language: Language) -> str:
-    kind, _, cause = note.partition(": ")
-    key = {"below resolution": "note_below", "coarse": "note_coarse", "unavailable": "note_unavailable"}.get(kind)
-    return note if key is None else say(key, language, cause=cause)
-
-
 def members_html(report: Report, language: Language, *, on_hub: bool) -> str:
     """The commit of the inspector and of every member, as links where they are on the Hub."""
     source = report.inspector if on_hub else Path(report.inspector).name
     entries = [(say("this_inspector", language), source, report.commit)]
     entries += [(vote.member, vote.repo, vote.commit) for vote in report.votes]
     rows = joined(
-        Markup("<tr><td>{}</td><td>{}</td><td>{}</td></tr>").format(name, repo, _commit(repo, commit, on_hub=on_hub))
+        Markup("<tr><td>{}</td><td>{}</td><td>{}</td></tr>").format(
+            name, repo, linked(Markup("<code>{}</code>").format(commit), repo, commit, on_hub=on_hub)
+        )
         for name, repo, commit in entries
     )
     return Markup('<h3>{}</h3><table class="members"><tbody>{}</tbody></table>').format(say("members", language), rows)
 
 
-def _commit(repo: str, commit: str, *, on_hub: bool) -> Markup:
-    text = Markup("<code>{}</code>").format(commit)
+def linked(text: Markup, repo: str, commit: str, *, on_hub: bool) -> Markup:
+    """What stands for a commit, as a link to its page where that is on the Hub."""
     if not on_hub:
         return text
-    link = Markup('<a href="https://huggingface.co/{0}/tree/{1}" target="_blank" rel="noopener">{2}</a>')
-    return link.format(repo, commit, text)
+    return Markup('<a href="{}" target="_blank" rel="noopener">{}</a>').format(hub_page(repo, commit), text)
+
+
+def hub_page(repo: str, commit: str) -> str:
+    """The page of a commit on the Hub that HF_ENDPOINT names, where everything else comes from as well."""
+    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+    return f"{endpoint}/{repo}/tree/{commit}"
 
 
 def figure(value: float, language: Language) -> str:

@@ -6,6 +6,7 @@ Importing this costs nothing; torch comes with the first `service`.
 import threading
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
@@ -29,6 +30,11 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _LOCK = threading.Lock()
 _WARMING: dict[Settings, threading.Thread] = {}
 _WARM: dict[Settings, str | None] = {}  # when warming is over: why it failed, None if it did not
+
+
+def on_zero_gpu() -> bool:
+    """Whether a GPU is lent for one inspection at a time, to another process."""
+    return spaces is not None
 
 
 def gpu(function: Function) -> Function:
@@ -77,17 +83,30 @@ def _feedback(settings: Settings) -> FeedbackStore | None:
     return FeedbackStore(settings.feedback, settings.feedback_repo, most=settings.feedback_most)
 
 
-def give_feedback(settings: Settings, path: str, report: object, label: str) -> Stored:
-    """Stores a picture under what a person says it is; `report` is that of its inspection.
+def give_feedback(
+    settings: Settings, picture: str | Path | bytes, report: object, label: str, region: object = None
+) -> Stored:
+    """Stores a picture under what a person says it is.
+
+    Args:
+        settings: of the deployment.
+        picture: its file.
+        report: of its inspection.
+        label: "good" or a type of defect.
+        region: where the defect is, as `regions.mask_of` takes it.
 
     Raises:
         DataError, ImageError, RegistryError: as FeedbackStore.add; also where feedback is switched off.
     """
-    with _LOCK:
-        store = _feedback(settings)
-    if store is None:
+    if (store := feedback(settings)) is None:
         raise DataError("labels are not collected here: set VIGIE_FEEDBACK to a folder and start the app again")
-    return store.add(path, report, label)
+    return store.add(picture, report, label, region)
+
+
+def feedback(settings: Settings) -> FeedbackStore | None:
+    """Where labels go with these settings; None where none are collected."""
+    with _LOCK:
+        return _feedback(settings)
 
 
 def start_warming(settings: Settings) -> None:

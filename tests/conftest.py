@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from browser_page import app, browser, open_page, pictures  # noqa: F401  fixtures
 from loopback_hub import hub  # noqa: F401  a fixture
 from torch import Tensor
 
@@ -121,13 +122,13 @@ def start_app() -> Iterator[Callable[[Settings], RunningApp]]:
     """Launches the app with these settings, and waits until it is warm; all are closed at the end."""
     import time
 
-    import app
     from anomaly import serving
+    from app import serve
 
     served = []
 
     def start(settings: Settings) -> RunningApp:
-        demo = app.serve(settings, server_name="127.0.0.1", quiet=True)
+        demo = serve(settings, server_name="127.0.0.1", quiet=True)
         served.append(demo)
         running = RunningApp(demo.local_url, settings)
         deadline = time.monotonic() + 120
@@ -156,8 +157,8 @@ def _patches(config: PatchKNNConfig, trunk: Trunk) -> Tensor:
 
 
 def _images(seeds: list[int], defect: str | None = None) -> Tensor:
-    pictures = np.stack([render(defect, seed=seed, size=SIDE)[0] for seed in seeds])
-    return torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 255
+    drawn = np.stack([render(defect, seed=seed, size=SIDE)[0] for seed in seeds])
+    return torch.from_numpy(drawn).permute(0, 3, 1, 2).float() / 255
 
 
 @torch.no_grad()

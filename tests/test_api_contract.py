@@ -54,7 +54,12 @@ ENDPOINTS: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
         (JSON,),
     ),
     "/feedback": (
-        {"image": ("filepath", False, None), "report": (JSON, False, None), "label": TEXT},
+        {
+            "image": ("filepath", False, None),
+            "report": (JSON, False, None),
+            "label": TEXT,
+            "region": (JSON, True, []),
+        },
         (JSON,),
     ),
     "/revisions": ({"inspector": TEXT}, ("list[dict(str, str)]",)),

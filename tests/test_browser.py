@@ -3,110 +3,19 @@
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from browser_page import PHONE, Open, choose, inspect, upload, write
 from conftest import RunningApp
 from gradio_client import Client
 from PIL import Image
-from playwright.sync_api import Browser, Page, Route, expect, sync_playwright
+from playwright.sync_api import Page, expect
 
 from anomaly import serving
 from anomaly.render import Exhibit
-from anomaly.settings import STARTER, Settings
-from training.synthetic_cable import render
 
 pytestmark = pytest.mark.browser
-
-CHROMIUM = "/usr/bin/chromium"
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
-Open = Callable[..., Page]
-
-
-@pytest.fixture(scope="module")
-def app(start_app: Callable[[Settings], RunningApp], request: pytest.FixtureRequest) -> RunningApp:
-    """On the starter where there is one, else on a tiny inspector."""
-    if any(STARTER.glob("models--*")):
-        return start_app(Settings())
-    tiny: RunningApp = request.getfixturevalue("running_app")
-    return tiny
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if not Path(CHROMIUM).exists():
-        pytest.skip(f"no {CHROMIUM} (Debian: apt-get install chromium)")
-    with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
-        yield started
-        started.close()
-
-
-@pytest.fixture
-def open_page(browser: Browser, app: RunningApp) -> Iterator[Open]:
-    """Opens the page and waits until it may be used. At the end: no other server was asked, and no script failed."""
-    contexts, elsewhere, errors = [], [], []
-
-    def opened(locale: str = "en-US", viewport: dict[str, int] = DESKTOP) -> Page:
-        context = browser.new_context(locale=locale, viewport=viewport)
-        contexts.append(context)
-        page = context.new_page()
-        page.set_default_timeout(20_000)
-        page.on("pageerror", lambda error: errors.append(str(error)))
-
-        def only_here(route: Route) -> None:
-            if route.request.url.startswith((app.url, "data:", "blob:")):
-                route.continue_()
-            else:
-                elsewhere.append(route.request.url)
-                route.abort()
-
-        page.route("**/*", only_here)
-        page.goto(app.url)
-        expect(page.locator("#inspect")).to_be_enabled(timeout=30_000)
-        expect(page.locator("#policy input")).not_to_have_value("")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
-    assert elsewhere == []
-    assert errors == []
-
-
-@pytest.fixture(scope="module")
-def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """good.png, missing.png (a missing conductor) and broken.png (cut short)."""
-    folder = tmp_path_factory.mktemp("pictures")
-    for name, defect in (("good", None), ("missing", "missing_cable")):
-        Image.fromarray(render(defect, seed=3, size=128)[0]).save(folder / f"{name}.png")
-    (folder / "broken.png").write_bytes((folder / "good.png").read_bytes()[:1000])
-    return folder
-
-
-def upload(page: Page, file: Path) -> None:
-    page.set_input_files("#picture input[type=file]", file)
-    expect(page.locator("#picture img")).to_have_attribute("src", re.compile(re.escape(file.name) + "$"))
-
-
-def inspect(page: Page) -> None:
-    page.locator("#inspect").click()
-    expect(page.locator("#verdict .verdict")).to_be_visible()
-    expect(page.locator("#inspect")).to_be_enabled()
-
-
-def choose(page: Page, dropdown: str, option: str) -> None:
-    page.locator(f"{dropdown} input").click()
-    page.locator(f"{dropdown} [role=option]", has_text=option).first.click()
-    expect(page.locator("#inspect")).to_be_enabled()
 
 
 def commits(page: Page) -> list[str]:
@@ -129,7 +38,7 @@ def test_a_picture_gets_a_verdict_with_its_evidence(open_page: Open, app: Runnin
     inspect(page)
     expect(page.locator("#verdict strong")).to_have_text(re.compile("^(OK|DEFECT|REVIEW)$"))
     expect(page.locator("#verdict p").first).to_contain_text(".")
-    expect(page.locator("#overlay img")).to_be_visible()
+    expect(page.locator("#overlay img").last).to_be_visible()
     revisions = Client(app.url, verbose=False).predict(api_name="/revisions")
     members = page.locator("#votes tbody tr")
     assert commits(page)[0] == revisions[0]["commit"]
@@ -159,14 +68,56 @@ def test_opacity_and_detector_redraw_without_another_inspection(open_page: Open,
     upload(page, pictures / "missing.png")
     inspect(page)
     votes, energy = page.locator("#votes").inner_text(), page.locator("#emissions").inner_text()
-    drawn = page.locator("#overlay img").get_attribute("src")
+    drawn = page.locator("#overlay img").last.get_attribute("src")
     page.locator("#view label", has_text="none").click()
-    expect(page.locator("#overlay img")).not_to_have_attribute("src", drawn or "")
+    expect(page.locator("#overlay img").last).not_to_have_attribute("src", drawn or "")
     page.locator("#view label").first.click()
-    expect(page.locator("#overlay img")).to_have_attribute("src", drawn or "")
+    expect(page.locator("#overlay img").last).to_have_attribute("src", drawn or "")
     page.locator("#opacity input[type=range]").fill("0")
-    expect(page.locator("#overlay img")).not_to_have_attribute("src", drawn or "")  # boxes stay, the heatmap goes
+    expect(page.locator("#overlay img").last).not_to_have_attribute("src", drawn or "")  # boxes stay, the heatmap goes
     assert (page.locator("#votes").inner_text(), page.locator("#emissions").inner_text()) == (votes, energy)
+
+
+def test_picture_and_heatmap_meet_where_a_person_wants_by_keys_and_by_hand(open_page: Open, pictures: Path) -> None:
+    page = open_page()
+    upload(page, pictures / "missing.png")
+    inspect(page)
+    above = page.locator("#overlay img").last
+
+    def hidden() -> float:
+        """Percent of the heatmap's picture."""
+        return float(re.findall(r"([\d.]+)%\)", above.evaluate("image => image.style.clipPath"))[0])
+
+    def settled(low: float, high: float) -> None:
+        for _ in range(50):
+            if low < hidden() < high:
+                return
+            page.wait_for_timeout(100)
+        assert low < hidden() < high
+
+    settled(2, 7)
+    drawn = above.get_attribute("src")
+    page.locator("#split-at input[type=range]").focus()
+    for _ in range(10):
+        page.keyboard.press("ArrowRight")
+    settled(11, 17)
+    page.locator("#overlay").scroll_into_view_if_needed()
+    handle = page.locator("#overlay .icon-wrap").bounding_box()
+    assert handle is not None
+    page.mouse.move(handle["x"] + 15, handle["y"] + 10)
+    page.mouse.down()
+    page.mouse.move(handle["x"] + 165, handle["y"] + 10, steps=5)
+    page.mouse.up()
+    settled(30, 70)
+    assert above.get_attribute("src") == drawn
+    before = page.evaluate("scrollY")
+    page.mouse.move(handle["x"] + 80, handle["y"] + 60)
+    page.mouse.wheel(0, 200)  # over the picture it scrolls the page, as everywhere
+    page.wait_for_function(f"scrollY > {before}")
+    with page.expect_download() as download:
+        page.locator("#overlay a[download]").click()
+    with Image.open(download.value.path()) as kept:
+        assert kept.info["Title"].startswith("cable: ")
 
 
 def test_why_and_what_it_can_promise_stand_beside_the_votes(open_page: Open, pictures: Path) -> None:
@@ -210,10 +161,7 @@ def test_another_revision_clears_the_verdict_and_then_shows_its_own_commits(
     assert newer != older
     expect(page.locator("#verdict small")).to_contain_text(f"revision v1 ({found['v1'][:7]})")
 
-    page.locator("#revision input").click()  # any commit may be typed
-    page.keyboard.press("Control+a")
-    page.keyboard.type(found["v2"])
-    page.keyboard.press("Enter")
+    write(page, "#revision", found["v2"])  # any commit may be typed
     expect(page.locator("#verdict .verdict")).to_be_hidden()
     expect(page.locator("#inspect")).to_be_enabled()
     inspect(page)
@@ -222,10 +170,7 @@ def test_another_revision_clears_the_verdict_and_then_shows_its_own_commits(
 
 def test_an_unknown_revision_is_refused_at_once(open_page: Open) -> None:
     page = open_page()
-    page.locator("#revision input").click()
-    page.keyboard.press("Control+a")
-    page.keyboard.type("v99")
-    page.keyboard.press("Enter")
+    write(page, "#revision", "v99")
     expect(page.locator(".toast-body")).to_contain_text("no revision 'v99'")
 
 

@@ -8,14 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+from browser_page import Open, inspect, upload
 from conftest import RunningApp
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
 from playwright.sync_api import expect
 from reports import make_emissions, make_report, make_vote
-from test_browser import Open, app, browser, inspect, open_page, pictures, upload  # noqa: F401  fixtures
 
 from anomaly import deep_link
+from anomaly.at_hand import AtHand, answered, at_hand
 from anomaly.calibration import Calibration, HeatmapScale, Threshold
 from anomaly.compare_pair import Ask, Pair, as_json, read_ask
 from anomaly.compare_panels import drawings, facts_html, lead_html, side_html, views, votes_html
@@ -25,7 +26,6 @@ from anomaly.render import ALL, NONE, Exhibit
 from anomaly.service import Service
 from anomaly.settings import Settings
 from anomaly.texts import Language
-from anomaly.what_if_panel import AtHand, answered, at_hand
 
 EVIL = "<script>alert('x')</script>"
 FIRST = make_report(
@@ -241,7 +241,7 @@ def test_two_folders_of_one_name_are_told_apart(tmp_path: Path) -> None:
 
 
 @pytest.mark.browser
-def test_the_tab_takes_the_picture_over_and_tells_what_changed(open_page: Open, pictures: Path) -> None:  # noqa: F811
+def test_the_tab_takes_the_picture_over_and_tells_what_changed(open_page: Open, pictures: Path) -> None:
     page = open_page()
     tab = page.get_by_role("tab", name="Compare")
     if not tab.count():

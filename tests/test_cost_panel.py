@@ -6,16 +6,23 @@ import shutil
 from pathlib import Path
 
 import pytest
+from browser_page import Open, inspect, upload
+from playwright.sync_api import expect
+from reports import make_report, make_vote
 
 from anomaly import hub as registry
-from anomaly.cost_panel import FIRST, costs_html, priced
+from anomaly.at_hand import AtHand
+from anomaly.calibration import calibrate
+from anomaly.cost_panel import FIRST, costs_html, decided_here, priced
 from anomaly.costs import Costs, Decisions, Outcomes, compare
 from anomaly.errors import ModelLoadError
 from anomaly.figures import DataFigures, InspectorMetrics
 from anomaly.inspector import INSPECTOR_FILE
+from anomaly.policy import Policy, Rule
 from anomaly.service import Service
 from anomaly.settings import Settings
 from anomaly.texts import Language
+from anomaly.what_if import votes_of
 
 
 def outcomes(good: tuple[int, int, int], defects: tuple[int, int, int]) -> Outcomes:
@@ -115,3 +122,66 @@ def test_the_figures_come_from_the_revision_that_serves(inspector_folder: Path, 
     assert found.held_out == HELD
     with pytest.raises(ModelLoadError, match=r"metrics\.json"):
         service.figures(None, "v4")
+
+
+# of the part that is shown
+
+KNOWN = calibrate([i / 20 for i in range(20)], [1.5, 1.6, 1.7, 1.8, 1.9], split_hash="0" * 16, far=0.1)
+TEXT = {"en": "x", "fr": "x"}
+ONE = Policy(name="ONE", description=TEXT, rule=Rule(kind="single", members=("a",), threshold="f1"))
+TWO = Policy(name="TWO", description=TEXT, rule=Rule(kind="all", members=("a", "b"), threshold="f1"))
+ANY = Policy(name="ANY", description=TEXT, rule=Rule(kind="any", members=("a",), threshold="far"))
+
+
+def at_hand(score: float) -> AtHand:
+    """A part that ONE decided from the score of a."""
+    calibrations = dict.fromkeys(("a", "b"), KNOWN)
+    report = make_report(policy="ONE", decision="ok", votes=(make_vote("a", score=score),))
+    policies = {policy.name: policy for policy in (ONE, TWO, ANY)}
+    return AtHand(report, votes_of(report, calibrations), calibrations, policies)
+
+
+@pytest.mark.parametrize(
+    ("language", "said"),
+    [("en", "ANY, the cheapest at these costs, would decide DEFECT (it was OK, by ONE)"), ("fr", "déciderait DÉFAUT")],
+)
+def test_the_cheapest_policy_says_what_it_would_decide_here(language: Language, said: str) -> None:
+    far, f1 = (KNOWN.thresholds[name].value for name in ("far", "f1"))
+    between = (far + f1) / 2
+    assert far < between < f1
+    assert said in decided_here(at_hand(between), "ANY", language)
+    assert "would decide OK" in decided_here(at_hand(between), "ONE", "en")
+
+
+def test_members_that_were_not_asked_are_named_and_not_guessed() -> None:
+    text = decided_here(at_hand(2.0), "TWO", "en")
+    assert "votes that were not asked for (b)" in text
+    assert "would decide" not in text
+
+
+@pytest.mark.parametrize(("hand", "winner"), [(None, "ONE"), (at_hand(2.0), None), (at_hand(2.0), "gone")])
+def test_without_a_part_or_a_winner_there_is_nothing_to_say(hand: AtHand | None, winner: str | None) -> None:
+    assert decided_here(hand, winner, "en") == ""
+
+
+@pytest.mark.browser
+def test_other_costs_decide_again_on_the_part_that_is_shown_and_on_no_other(open_page: Open, pictures: Path) -> None:
+    page = open_page()
+    page.locator("#costs button").first.click()
+    expect(page.locator("#cost-table")).not_to_be_empty()
+    here = page.locator("#cost-here")
+    expect(here).to_be_hidden()
+    if not page.locator("#cost-table table").count():
+        pytest.skip("the starter is not built here (make starter), so no costs of policies are known")
+    upload(page, pictures / "missing.png")
+    inspect(page)
+    expect(here).to_contain_text("cheapest at these costs")
+    votes = page.locator("#votes").inner_text()
+    page.locator("#cost-miss input").fill("0")  # then the policy that rejects least is the cheapest
+    page.locator("#cost-false-alarm input").fill("1000")
+    winner = page.locator("#cost-table .best b")
+    expect(winner).to_be_visible()
+    expect(here).to_contain_text(winner.inner_text())
+    assert page.locator("#votes").inner_text() == votes
+    page.get_by_label("Remove Image").click()
+    expect(here).to_be_hidden()

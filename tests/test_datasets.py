@@ -66,7 +66,7 @@ def test_class_folders_become_sorted_samples(tmp_path: Path) -> None:
     assert [(s.label, s.is_defect) for s in dataset.test] == [("bent", True), ("good", False), ("scratch", True)]
     assert [s.split for s in dataset.train] == ["train", "train"]
     assert dataset.labels == ("good", "bent", "scratch")
-    assert not dataset.has_masks
+    assert all(sample.mask is None for sample in dataset.samples)
 
 
 def test_the_category_may_be_a_subfolder_and_the_keys_stay_the_same(tmp_path: Path) -> None:
@@ -114,7 +114,6 @@ def test_a_data_set_may_have_only_train_or_only_test(tmp_path: Path, only: str) 
 def test_mvtec_masks_are_found_by_stem_with_and_without_suffix(tmp_path: Path) -> None:
     dataset = read_dataset(mvtec_layout(tmp_path), "cable")
     assert dataset.layout == "mvtec"
-    assert dataset.has_masks
     assert {s.relative: s.mask for s in dataset.test} == {
         "test/bent/0.png": tmp_path / "ground_truth/bent/0.png",
         "test/good/0.png": None,
@@ -123,7 +122,8 @@ def test_mvtec_masks_are_found_by_stem_with_and_without_suffix(tmp_path: Path) -
 
 
 def test_the_folder_layout_leaves_ground_truth_aside_when_asked_to(tmp_path: Path) -> None:
-    assert not read_dataset(mvtec_layout(tmp_path), "cable", layout="folder").has_masks
+    dataset = read_dataset(mvtec_layout(tmp_path), "cable", layout="folder")
+    assert all(sample.mask is None for sample in dataset.samples)
 
 
 def test_labelled_train_defects_may_have_masks_or_none(tmp_path: Path) -> None:
@@ -134,13 +134,21 @@ def test_labelled_train_defects_may_have_masks_or_none(tmp_path: Path) -> None:
         "train/scratch/1.png": None,
     }
     add(tmp_path, "train/bent/2.png")
-    with pytest.raises(DataError, match=r"2_mask\.png"):
+    assert {s.relative: s.mask for s in read_dataset(tmp_path, "cable").train if s.is_defect} == {
+        **masks,
+        "train/bent/2.png": None,
+    }
+
+
+def test_a_train_mask_that_is_nobodys_is_named(tmp_path: Path) -> None:
+    add(mvtec_layout(tmp_path), "train/bent/1.png", "ground_truth_train/bent/2_mask.png")
+    with pytest.raises(DataError, match=r"2_mask\.png: no picture of .*bent has this mask"):
         read_dataset(tmp_path, "cable")
 
 
 def test_visa_is_read_from_its_csv_for_one_object(tmp_path: Path) -> None:
     dataset = read_dataset(visa_layout(tmp_path), "pcb4")
-    assert (dataset.layout, dataset.labels, dataset.has_masks) == ("visa", ("good", "anomaly"), True)
+    assert (dataset.layout, dataset.labels) == ("visa", ("good", "anomaly"))
     assert [(s.relative, s.label, s.split, s.mask) for s in dataset.samples] == [
         ("pcb4/Data/Images/Anomaly/0.JPG", "anomaly", "test", tmp_path / "pcb4/Data/Masks/0.png"),
         ("pcb4/Data/Images/Normal/0.JPG", "good", "train", None),

@@ -16,13 +16,13 @@ from loopback_hub import LoopbackHub
 from PIL import Image
 from pydantic import ValidationError
 from released import use_hub
-from reports import make_report, make_vote
+from reports import make_report
 
 from anomaly import images
-from anomaly.datasets import read_dataset
+from anomaly.datasets import read_dataset, read_mask
 from anomaly.errors import DataError, VigieError
-from anomaly.feedback import FeedbackStore, checked_label, opinion_of
-from anomaly.feedback_panel import before_html, labels, unsure
+from anomaly.feedback import FeedbackStore, Opinion, checked_label
+from anomaly.feedback_panel import before_html, labels
 from anomaly.report import Report
 from anomaly.settings import Settings
 
@@ -34,6 +34,10 @@ def picture(folder: Path, seed: int = 0, name: str = "part.png") -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(folder / name)
     return folder / name
+
+
+def opinion(stored: Path) -> Opinion:
+    return Opinion.model_validate_json(stored.with_suffix(".json").read_bytes())
 
 
 def report(path: Path, **changes: Any) -> Report:
@@ -62,8 +66,8 @@ def test_picture_and_sidecar_are_what_was_inspected_and_nothing_of_the_file(tmp_
     stored = FeedbackStore(tmp_path / "said").add(path, given.model_dump(mode="json"), "good")
     assert images.digest(images.read(stored.path)) == given.image_sha256
     assert b"Somebody" not in stored.path.read_bytes()
-    opinion = opinion_of(stored.path)
-    assert (opinion.label, opinion.right, opinion.report) == ("good", False, given)
+    said = opinion(stored.path)
+    assert (said.label, said.right, said.report) == ("good", False, given)
 
 
 @pytest.mark.parametrize(
@@ -75,7 +79,7 @@ def test_right_or_wrong_follows_from_what_the_part_is(
 ) -> None:
     path = picture(tmp_path)
     stored = FeedbackStore(tmp_path / "said").add(path, report(path, decision=decision), label)
-    assert opinion_of(stored.path).right is right
+    assert opinion(stored.path).right is right
 
 
 def test_the_same_picture_counts_once_and_the_latest_label_stands(tmp_path: Path) -> None:
@@ -130,6 +134,45 @@ def test_a_report_of_another_picture_is_refused(tmp_path: Path) -> None:
         FeedbackStore(tmp_path / "said").add(path, report(other), "good")
 
 
+def marks(said: Path) -> dict[str, bytes]:
+    """The masks below a folder, and what is in them."""
+    found = said.rglob("*_mask.png")
+    return {path.relative_to(said).as_posix(): np.asarray(Image.open(path)).tobytes() for path in found}
+
+
+def test_a_region_is_a_mask_that_training_reads(tmp_path: Path) -> None:
+    store = FeedbackStore(tmp_path / "said")
+    for seed, region in enumerate(([[2, 1, 3, 2]], [], None)):
+        path = picture(tmp_path, seed)
+        store.add(path, report(path), "cut", region)
+    path = picture(tmp_path, 9)
+    store.add(path, report(path), "good")
+    found = [sample for sample in read_dataset(tmp_path / "said", "cable").train if sample.mask is not None]
+    (mask,) = [read_mask(sample, (24, 32)) for sample in found]
+    assert np.argwhere(mask).tolist() == [[y, x] for y in (1, 2) for x in (2, 3, 4)]
+    assert found[0].mask is not None
+    assert set(np.unique(np.asarray(Image.open(found[0].mask)))) == {0, 255}
+
+
+def test_a_region_goes_with_its_picture_and_a_good_part_has_none(tmp_path: Path) -> None:
+    store, path = FeedbackStore(tmp_path / "said"), picture(tmp_path)
+    name = f"{report(path).image_sha256}_mask.png"
+    store.add(path, report(path), "cut", [[0, 0, 5, 5]])
+    store.add(path, report(path), "cut")
+    first = marks(tmp_path / "said")
+    assert list(first) == [f"cable/ground_truth_train/cut/{name}"]
+    store.add(path, report(path), "bent")
+    second = marks(tmp_path / "said")
+    assert list(second) == [f"cable/ground_truth_train/bent/{name}"]
+    assert list(second.values()) == list(first.values())
+    store.add(path, report(path), "bent", [[9, 9, 5, 5]])
+    assert list(marks(tmp_path / "said").values()) != list(first.values())
+    with pytest.raises(DataError, match="a good part has no defect to mark"):
+        store.add(path, report(path), "good", [[9, 9, 5, 5]])
+    store.add(path, report(path), "good")
+    assert sorted(p.name for p in (tmp_path / "said/cable").iterdir()) == ["train"]
+
+
 def test_a_full_folder_takes_no_more_but_labels_may_change(tmp_path: Path) -> None:
     store = FeedbackStore(tmp_path / "said", most=1)
     first, second = picture(tmp_path), picture(tmp_path, 1, "other.png")
@@ -158,9 +201,13 @@ def test_the_folder_goes_to_a_private_dataset_on_the_hub(
         return sorted(file for file in files if file.startswith("cable/"))
 
     sha256 = report(path).image_sha256
-    store.add(path, report(path), "cut")
+    store.add(path, report(path), "cut", [[0, 0, 5, 5]])
     store.push()
-    assert there() == [f"cable/train/cut/{sha256}.json", f"cable/train/cut/{sha256}.png"]
+    assert there() == [
+        f"cable/ground_truth_train/cut/{sha256}_mask.png",
+        f"cable/train/cut/{sha256}.json",
+        f"cable/train/cut/{sha256}.png",
+    ]
     assert api.repo_info(REPO, repo_type="dataset").private
     store.add(path, report(path), "good")
     store.push()
@@ -200,14 +247,10 @@ def test_the_buttons_say_which_one_agrees_with_the_verdict() -> None:
     assert labels({"decision": "review"}, "fr") == ("La pièce est bonne", "La pièce est défectueuse")
 
 
-def test_a_review_and_a_quarrel_are_asked_for_first() -> None:
-    votes = (make_vote("a", score=1.0), make_vote("b", score=9.0), make_vote("c", score=None))
-    quarrel = make_report(votes=votes).model_dump(mode="json")
-    assert unsure(quarrel)
-    assert unsure(make_report(decision="review").model_dump(mode="json"))
-    assert not unsure(make_report(votes=votes[:1]).model_dump(mode="json"))
-    quiet = make_report(votes=(votes[0], make_vote("b", score=9.0, counted=False))).model_dump(mode="json")
-    assert not unsure(quiet)
+def test_the_panel_says_where_a_label_helps_most(tmp_path: Path) -> None:
+    on = Settings(feedback=tmp_path)
+    said = [before_html(make_report(decision=d).model_dump(mode="json"), on, "en") for d in ("review", "ok")]
+    assert ["helps most" in text for text in said] == [True, False]
 
 
 def test_the_api_takes_a_label_with_the_report(
@@ -221,6 +264,13 @@ def test_the_api_takes_a_label_with_the_report(
     assert answer == {"outcome": "stored", "label": "missing_cable", "pictures": 1}
     (sidecar,) = (tmp_path / "said").rglob("*.json")
     assert json.loads(sidecar.read_text())["report"] == given
+    assert marks(tmp_path / "said") == {}
+    again = client.predict(handle_file(picture_file), given, "missing cable", [[10, 20, 30, 8]], api_name="/feedback")
+    assert again["outcome"] == "known"
+    (mask,) = (tmp_path / "said").rglob("*_mask.png")
+    assert Image.open(mask).getbbox() == (10, 20, 40, 28)
+    with pytest.raises(AppError, match="does not lie in the picture of 128 x 128"):
+        client.predict(handle_file(picture_file), given, "cut", [[100, 20, 30, 8]], api_name="/feedback")
     with pytest.raises(AppError, match="cannot name a type"):
         client.predict(handle_file(picture_file), given, "../x", api_name="/feedback")
     client.close()

@@ -1,13 +1,22 @@
 """What the page says: everything escaped, nothing shown as 0, both languages complete."""
 
+import re
 from string import Formatter
 
 import pytest
+from huggingface_hub import HfApi
+from loopback_hub import LoopbackHub
+from released import PICTURE, release, served, service, stocked
 from reports import make_emissions, make_report, make_vote
 
 from anomaly import panels
 from anomaly.calibration import Calibration, Threshold
+from anomaly.energy_panel import emissions_html
+from anomaly.hub import parse_source
+from anomaly.service import Service
 from anomaly.texts import LANGUAGES, TEXTS, Language, language_of
+
+__all__ = ["release", "served", "service", "stocked"]  # fixtures
 
 EVIL = "<script>alert('x')</script>"
 BOTH: list[Language] = ["en", "fr"]
@@ -69,7 +78,7 @@ def test_what_others_wrote_is_escaped(language: Language) -> None:
     pages = [
         panels.verdict_html(report, language),
         panels.votes_html(report, calibrations(EVIL, "other"), language),
-        panels.emissions_html(report.emissions, language),
+        emissions_html(report.emissions, language),
         panels.members_html(report, language, on_hub=True),
         panels.members_html(report, language, on_hub=False),
     ]
@@ -135,24 +144,44 @@ def test_energy_that_is_not_known_is_said_in_words(language: Language) -> None:
         ("energy_mj", "cpu_mj", "ram_mj", "co2eq_ug", "running_mean_mj", "wh_per_1000", "g_per_kwh")
     )
     emissions = make_emissions(**nothing, note="below resolution", inspections=0)
-    html = panels.emissions_html(emissions, language)
+    html = emissions_html(emissions, language)
     assert TEXTS["unknown"][language] in html
     assert TEXTS["note_below"][language] in html.replace("&#39;", "'")
     assert " mJ" not in html
 
 
 def test_an_estimate_is_called_one_and_names_its_backend_and_country() -> None:
-    html = panels.emissions_html(make_emissions(), "en")
+    html = emissions_html(make_emissions(), "en")
     for words in ("estimated", "155 mJ", "15.9 µg CO₂e", "rapl", "FRA, 44.0 g CO₂e/kWh", "160 mJ over 3", "0.0444 Wh"):
         assert words in html
 
 
 def test_a_note_of_codecarbon_is_said_in_french() -> None:
-    html = panels.emissions_html(make_emissions(note="unavailable: ValueError('x')"), "fr")
+    html = emissions_html(make_emissions(note="unavailable: ValueError('x')"), "fr")
     assert "Pas d&#39;estimation : ValueError" in html
 
 
-def test_members_of_the_hub_are_links_to_their_commit() -> None:
+def test_members_of_another_hub_are_links_to_that_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where HF_ENDPOINT names one, as everything of the inspector came from there."""
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:8000/")
+    html = panels.members_html(make_report(votes=(make_vote("a", score=1.0),)), "en", on_hub=True)
+    assert f'href="http://127.0.0.1:8000/acme/a/tree/{"c" * 40}"' in html
+    assert "huggingface.co" not in html
+
+
+def test_every_commit_that_is_linked_is_on_the_hub_that_it_came_from(served: LoopbackHub, service: Service) -> None:
+    report = service.inspect(PICTURE).report
+    assert parse_source(report.inspector).folder is None
+    links = re.findall(r'href="([^"]+)/tree/([0-9a-f]{40})"', panels.members_html(report, "en", on_hub=True))
+    assert len(links) == len(report.votes) + 1
+    api = HfApi(endpoint=served.url)
+    for address, commit in links:
+        repo = address.removeprefix(f"{served.url}/")
+        assert api.model_info(repo, revision=commit).sha == commit
+
+
+def test_members_of_the_hub_are_links_to_their_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_ENDPOINT", raising=False)
     report = make_report(votes=(make_vote("a", score=1.0),))
     html = panels.members_html(report, "en", on_hub=True)
     assert f'href="https://huggingface.co/acme/a/tree/{"c" * 40}"' in html

@@ -5,10 +5,10 @@ import re
 from pathlib import Path
 
 import pytest
+from browser_page import Open, choose, inspect, upload
 from conftest import RunningApp
 from playwright.sync_api import expect
 from reports import make_report, make_vote
-from test_browser import Open, app, browser, choose, inspect, open_page, pictures, upload  # noqa: F401  fixtures
 
 from anomaly.calibration import Calibration, calibrate
 from anomaly.policy import AtLeastRule, CascadeRule, Cut, Failure, Policy, Rule, Step, Vote, cast_vote, replay
@@ -178,7 +178,7 @@ def test_the_line_of_a_member_is_the_one_its_policy_asks_first(policy: Policy, c
 
 
 @pytest.mark.browser
-def test_lines_and_policy_are_moved_without_another_inspection(open_page: Open, pictures: Path) -> None:  # noqa: F811
+def test_lines_and_policy_are_moved_without_another_inspection(open_page: Open, pictures: Path) -> None:
     page = open_page()
     upload(page, pictures / "missing.png")
     inspect(page)
@@ -202,7 +202,7 @@ def test_lines_and_policy_are_moved_without_another_inspection(open_page: Open, 
 
 
 @pytest.mark.browser
-def test_a_link_leads_to_what_it_names_and_says_what_there_is_not(open_page: Open, app: RunningApp) -> None:  # noqa: F811
+def test_a_link_leads_to_what_it_names_and_says_what_there_is_not(open_page: Open, app: RunningApp) -> None:
     page = open_page()
     choose(page, "#revision", "v1")
     page.locator("#link-copy").click()

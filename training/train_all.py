@@ -90,7 +90,10 @@ def main(args: Args) -> None:
 def _split(args: Args) -> Split:
     split = split_data(args)
     if not split.samples("test"):
-        raise DataError(f"{args.data} has no test pictures to measure the inspector on: put some into test/<class>")
+        raise DataError(
+            f"{args.data} has no test pictures to measure the inspector on: put some into test/<class>, or take "
+            "--protocol supervised, which keeps a share of all pictures for the test"
+        )
     return split
 
 
