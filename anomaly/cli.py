@@ -334,7 +334,9 @@ def _meter(country: str | None) -> "EmissionsMeter":
     from anomaly.emissions import EmissionsMeter
 
     settings = _settings()
-    return EmissionsMeter(country or settings.country, settings.cpu_power_w)
+    meter = EmissionsMeter(country or settings.country, settings.cpu_power_w)
+    meter.begin_warm_up()  # looks at the hardware while the members load
+    return meter
 
 
 def _settings() -> "Settings":

@@ -121,6 +121,8 @@ FLAGS = {
     "evaluate": "data inspector revision split json",
     "compare": "inspector revisions data policy json layout country",
     "drift": "inspector revision member window level prevalence json",
+    "score": "engine input inspector revision policy output workers",
+    "watch": "inspector revision policy out once interval",
     "revisions": "inspector",
     "pull": "revision",
 }

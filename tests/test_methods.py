@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from scipy.spatial.distance import mahalanobis as scipy_mahalanobis
 from torch import Tensor, nn
+from torchvision.transforms.v2.functional import gaussian_blur
 
 from anomaly.backbones import Trunk
 from anomaly.calibration import CalibrationFile
@@ -72,6 +73,16 @@ def test_a_blur_keeps_a_flat_map_flat_and_the_amount_of_a_spot() -> None:
     assert blurred.sum() == pytest.approx(1, abs=1e-5)
     assert blurred[32, 32] == pytest.approx(1 / (2 * math.pi * 2.0**2), rel=1e-3)  # peak of a Gaussian of sigma 2
     assert blurred[32, 34] / blurred[32, 32] == pytest.approx(math.exp(-0.5), rel=1e-4)
+
+
+@pytest.mark.parametrize("sigma", [0.0, 1.5])
+def test_a_blur_is_bilinear_and_then_a_gaussian(sigma: float) -> None:
+    maps = torch.rand(2, 5, 9, generator=torch.Generator().manual_seed(0))
+    wanted = nn.functional.interpolate(maps[:, None], (40, 36), mode="bilinear", align_corners=False)
+    if sigma:  # of torchvision, whose kernel ends where ours does; away from the border, where it reflects
+        wanted = gaussian_blur(wanted, [13, 13], [sigma, sigma])
+    inside = slice(6, -6)
+    torch.testing.assert_close(smooth(maps, sigma, (40, 36))[:, inside, inside], wanted[:, 0, inside, inside])
 
 
 def test_enlarging_without_a_blur_keeps_what_is_flat_and_what_has_the_size_already() -> None:
@@ -220,16 +231,17 @@ def test_the_baseline_has_the_published_blocks_times_the_width(width: float) -> 
 
 
 @pytest.mark.parametrize("name", ["baseline_cnn", "classifier"])
-def test_grad_cam_is_the_gradient_weighted_sum_of_the_feature_map(detectors: dict[str, Detector], name: str) -> None:
+def test_grad_cam_is_that_of_captum(detectors: dict[str, Detector], name: str) -> None:
+    from captum.attr import LayerGradCam
+
     detector = detectors[name]
     assert isinstance(detector, TwoHeadDetector)
-    images = torch.cat([tiny.good_images(1), tiny.corrupted(tiny.good_images(1))])
-    features = detector.feature_map(detector.inputs(images)[IMAGE]).detach().requires_grad_()
-    (gradient,) = torch.autograd.grad(detector.heads(detector.vector(features))[0].sum(), features)
-    weights = gradient.mean(dim=(2, 3))  # (B, C)
-    cam = torch.einsum("bc,bchw->bhw", weights, features).relu()
+    images = detector.inputs(torch.cat([tiny.good_images(1), tiny.corrupted(tiny.good_images(1))]))[IMAGE]
+    features, tap = detector.feature_map(images).detach(), nn.Identity()
+    oracle = LayerGradCam(lambda maps: detector.heads(detector.vector(tap(maps)))[0], tap)
+    cam = oracle.attribute(features.requires_grad_(), relu_attributions=True).detach()[:, 0]
     assert (cam.flatten(1).amax(dim=1) > 0).all()  # else any two maps would be equal
-    output = detector.predict_from({IMAGE: detector.inputs(images)[IMAGE]}, (cam.shape[-2], cam.shape[-1]))
+    output = detector.predict_from({IMAGE: images}, (cam.shape[-2], cam.shape[-1]))
     assert output.heatmaps is not None
     torch.testing.assert_close(output.heatmaps, cam, rtol=1e-5, atol=1e-7)
 

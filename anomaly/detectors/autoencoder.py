@@ -125,12 +125,18 @@ class Autoencoder(Detector):
         reconstruction: Tensor = self.decoder(self.encoder(images))
         return reconstruction
 
+    def network(self, images: Tensor) -> tuple[Tensor, ...]:
+        reconstruction = self.reconstruct(images)
+        return (
+            (reconstruction,) if self.perceptual is None else (reconstruction, self.perceptual(images, reconstruction))
+        )
+
     def predict_from(self, inputs: Mapping[int, Tensor], size: tuple[int, int]) -> DetectorOutput:
         images = inputs[IMAGE]
-        reconstruction = self.reconstruct(images)
+        reconstruction, *differences = self.run_network(images)
         error = (reconstruction - images).square().mean(dim=1)  # (B, h, w)
-        if self.config.perceptual is not None and self.perceptual is not None:
-            error = error + self.config.perceptual.weight * self.perceptual(images, reconstruction)
+        if self.config.perceptual is not None:
+            error = error + self.config.perceptual.weight * differences[0]
         maps = smooth(error, self.config.sigma, self.config.input_size)
         scores = top_mean(maps, self.config.top) if self.config.score == "region" else maps.mean(dim=(1, 2))
         return DetectorOutput(scores=scores, heatmaps=enlarge(maps, size))

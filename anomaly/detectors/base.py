@@ -1,8 +1,9 @@
 """What every detector is: a frozen config, tensors, and one method that turns features into scores."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, ClassVar, Self
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn import functional as F
 from anomaly.backbones import Trunk
 
 Triple = tuple[float, float, float]
+Network = Callable[[Tensor], tuple[Tensor, ...]]  # of pictures that are resized and normalised
 IMAGE = -1  # the layer that is the image itself
 Side = Annotated[int, Field(ge=16, le=4096)]
 
@@ -63,6 +65,7 @@ class Detector(nn.Module, ABC):
         super().__init__()
         self.config = config
         self.trunk = None  # not as a class attribute: that would hide the module set later
+        self.runner: Network | None = None  # `network` on another backend (`runners`)
 
     @property
     def layers(self) -> frozenset[int]:
@@ -81,6 +84,18 @@ class Detector(nn.Module, ABC):
             return {IMAGE: prepared}
         maps: dict[int, Tensor] = self.trunk(prepared, self.layers if layers is None else layers)
         return maps
+
+    def network(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Of a detector without a trunk: the part of `predict_from` that other backends can run, in torch.
+
+        Args:
+            images: float32 (B, 3, *input_size), normalised.
+        """
+        raise NotImplementedError(f"{self.kind} has no network of its own")
+
+    def run_network(self, images: Tensor) -> tuple[Tensor, ...]:
+        """As `network`, on whatever backend it runs."""
+        return (self.runner or self.network)(images)
 
     @abstractmethod
     def predict_from(self, inputs: Mapping[int, Tensor], size: tuple[int, int]) -> DetectorOutput:
@@ -152,16 +167,23 @@ def enlarge(maps: Tensor, size: tuple[int, int], sigma: float = 0.0, at: tuple[i
 
 
 def smooth(maps: Tensor, sigma: float, at: tuple[int, int]) -> Tensor:
-    """Bilinear to `at`, then a Gaussian of `sigma` pixels: (B, h, w) -> (B, *at)."""
-    maps = F.interpolate(maps[:, None], at, mode="bilinear", align_corners=False)
+    """Bilinear to `at`, then a Gaussian of `sigma` pixels: (B, h, w) -> (B, *at). Both are linear along each side: two
+    small matrix products.
+    """
+    down, across = (_spread(*sides, sigma).to(maps) for sides in zip(maps.shape[-2:], at, strict=True))
+    return down.T @ maps @ across
+
+
+@cache
+def _spread(length: int, to: int, sigma: float) -> Tensor:
+    """(length, to): what each of `length` values adds to each of `to`, along one side."""
+    line = F.interpolate(torch.eye(length)[:, None], to, mode="linear", align_corners=False)
     if sigma > 0:
         radius = int(4 * sigma + 0.5)
-        line = torch.exp(-0.5 * (torch.arange(-radius, radius + 1, dtype=maps.dtype, device=maps.device) / sigma) ** 2)
-        line = line / line.sum()
+        kernel = torch.exp(-0.5 * (torch.arange(-radius, radius + 1.0) / sigma) ** 2)
         # replicate, not reflect: reflection refuses a map that is smaller than the kernel's radius
-        maps = F.conv2d(F.pad(maps, (radius, radius, 0, 0), mode="replicate"), line.view(1, 1, 1, -1))
-        maps = F.conv2d(F.pad(maps, (0, 0, radius, radius), mode="replicate"), line.view(1, 1, -1, 1))
-    return maps[:, 0]
+        line = F.conv1d(F.pad(line, (radius, radius), mode="replicate"), (kernel / kernel.sum()).view(1, 1, -1))
+    return line[:, 0]
 
 
 def top_mean(maps: Tensor, share: float) -> Tensor:

@@ -105,10 +105,16 @@ class Localiser(Detector):
         )
         return torch.stack(list(losses.values())).sum()
 
+    def network(self, images: Tensor) -> tuple[Tensor, ...]:
+        maps = list(self.fcos.backbone(images).values())
+        heads = self.fcos.head(maps)
+        return (*maps, heads["cls_logits"], heads["bbox_regression"], heads["bbox_ctrness"])
+
     def predict_from(self, inputs: Mapping[int, Tensor], size: tuple[int, int]) -> DetectorOutput:
         images = inputs[IMAGE]
-        maps = list(self.fcos.backbone(images).values())
-        outputs = {name: value.split(_counts(maps), dim=1) for name, value in self.fcos.head(maps).items()}
+        *maps, classes, boxes, centres = self.run_network(images)
+        heads = {"cls_logits": classes, "bbox_regression": boxes, "bbox_ctrness": centres}
+        outputs = {name: value.split(_counts(maps), dim=1) for name, value in heads.items()}
         levels = [
             _confidence_logit(classes.amax(dim=2), centre[..., 0]).view(level.shape[0], *level.shape[-2:])
             for classes, centre, level in zip(outputs["cls_logits"], outputs["bbox_ctrness"], maps, strict=True)

@@ -1,6 +1,6 @@
 """What the supervised detectors share: a defect head, a type head, and Grad-CAM on the last feature map.
 
-Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391) through captum, towards the defect logit, without any scaling:
+Grad-CAM (Selvaraju et al. 2017, arXiv 1610.02391; eqs. 1 and 2) towards the defect logit, without any scaling:
 two images' maps are comparable. With `head="attention"` the cells of that map are weighed and compared before they are
 pooled: squeeze-and-excitation (Hu et al. 2018, arXiv 1709.01507), then self-attention (Vaswani et al. 2017, arXiv
 1706.03762).
@@ -77,10 +77,6 @@ class TwoHeadDetector(Detector):
     config: TwoHeadConfig
     heads: TwoHeads
 
-    def __init__(self, config: TwoHeadConfig) -> None:
-        super().__init__(config)
-        self.tap = nn.Identity()  # where Grad-CAM listens
-
     @abstractmethod
     def feature_map(self, images: Tensor) -> Tensor:
         """(B, 3, *input_size), normalised -> (B, C, h, w)."""
@@ -94,18 +90,20 @@ class TwoHeadDetector(Detector):
         logits: tuple[Tensor, Tensor] = self.heads(self.vector(self.feature_map(images)))
         return logits
 
+    def network(self, images: Tensor) -> tuple[Tensor, ...]:
+        return (self.feature_map(images),)  # Grad-CAM needs a gradient of what comes behind
+
     def predict_from(self, inputs: Mapping[int, Tensor], size: tuple[int, int]) -> DetectorOutput:
-        feature_map = self.feature_map(inputs[IMAGE])
+        (feature_map,) = self.run_network(inputs[IMAGE])
         if feature_map.ndim != 4:
             raise ValueError(f"the network ends in {tuple(feature_map.shape)}, not in a feature map (B, C, h, w)")
         scores, class_logits = self.heads(self.vector(feature_map))
         return DetectorOutput(scores, enlarge(self._grad_cam(feature_map), size), class_logits)
 
     def _grad_cam(self, feature_map: Tensor) -> Tensor:
-        from captum.attr import LayerGradCam
-
+        """(B, C, h, w) -> (B, h, w): channels weighed by their mean gradient, what speaks against a defect cut off."""
         with torch.enable_grad():
-            cam = LayerGradCam(lambda x: self.heads(self.vector(self.tap(x)))[0], self.tap)
             start = feature_map.detach().clone().requires_grad_()
-            maps: Tensor = cam.attribute(start, relu_attributions=True)
-        return maps.detach()[:, 0]
+            scores: Tensor = self.heads(self.vector(start))[0]
+            (slopes,) = torch.autograd.grad(scores.sum(), start)
+        return (slopes.mean(dim=(2, 3), keepdim=True) * start.detach()).sum(dim=1).relu()
