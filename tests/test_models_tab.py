@@ -120,7 +120,7 @@ def test_history_of_a_hub_has_dates_and_what_changed(served: LoopbackHub, releas
     assert found[0].retrained == ("autoencoder", "mahalanobis")
     assert not found[0].first
     text = history_html(found, place, "en")
-    assert f"https://huggingface.co/{PAIR}/tree/{release.pair['v2']}" in text
+    assert f"{served.url}/{PAIR}/tree/{release.pair['v2']}" in text
     assert "Detectors at another commit: autoencoder, mahalanobis" in text
     served.log.clear()
     releases.history(place, hub.list_revisions(place))
