@@ -49,9 +49,9 @@ def find_boxes(heatmap: NDArray[np.float32], threshold: float, settings: BoxSett
     from scipy import ndimage
 
     areas, count = ndimage.label(reached, structure=_EIGHT)
-    index = np.arange(1, count + 1)
-    large = ndimage.sum_labels(np.ones_like(areas), areas, index) >= settings.least_share * heatmap.size
-    scores = np.asarray(ndimage.maximum(heatmap, areas, index), np.float32).reshape(-1)
+    large = np.bincount(areas.ravel())[1:] >= settings.least_share * heatmap.size
+    scores = np.full(count, -np.inf, np.float32)
+    np.maximum.at(scores, areas[reached] - 1, heatmap[reached])  # ndimage.maximum sorts the whole picture first
     order = [i for i in np.argsort(-scores, kind="stable") if large[i]][: settings.most]
     corners = _corners(areas)[order]
     return Boxes(torch.from_numpy(corners), torch.from_numpy(scores[order]), (DEFECT,) * len(order))

@@ -248,7 +248,8 @@ def test_the_api_gives_the_boxes_of_a_trained_localiser_with_their_labels(
     middle = float(boxes[0].scores.median())
     pixel = PixelThreshold(value=middle, source="good", images=20)  # it is not trained: let half of its boxes show
     calibration = member.calibration.model_copy(update={"pixel": pixel})
-    folder = release(tmp_path / "released", dataclasses.replace(member, calibration=calibration))
+    stored = dataclasses.replace(member, detector=tiny_detectors()["localiser"], calibration=calibration)
+    folder = release(tmp_path / "released", stored)
     app = start_app(Settings(inspectors=(str(folder),)))
     Image.fromarray(as_picture(image[0])).save(tmp_path / "part.png")
     report, _ = Client(app.url, verbose=False).predict(handle_file(tmp_path / "part.png"), api_name="/inspect")
