@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 _PROJECTED = 64  # dimensions that distances are compared in while choosing (Johnson-Lindenstrauss, as in PatchCore)
-_POOL = 4000  # points looked at one by one; fewer mean more rounds over all, more make each step dearer
+_POOL = 8000  # points looked at one by one; fewer mean more rounds over all, more make each step dearer
 _DISTANCES = 1_000_000  # computed at a time: 4 MB
 _VARIANCE = 0.99  # share that the principal components kept explain, and
 _SHRINKAGE = 0.07  # of their covariance towards its mean variance: both from the code of Mahalanobis PatchCore

@@ -4,6 +4,7 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -21,6 +22,7 @@ from training.coreset import coreset, reservoir, whitening
 from training.finish import already_done, finish, pretrained, split_data
 from training.fitting import maps_of, trunk_with
 
+_CANDIDATE_BYTES = 400_000_000
 _SHARE = 0.01  # of the patches; with few pictures that would be a handful, so all are kept
 
 
@@ -46,7 +48,7 @@ class Args(RunArgs):
         f"share of the patches to keep; by default {_SHARE}, and all with --shots or anomalydino", None
     )
     max_candidates: int = flag(
-        "patches held while fitting; beyond it an even random sample (reservoir)", 60_000, least=1
+        "patches held while fitting, 400 MB at most; beyond it an even random sample (reservoir)", 200_000, least=1
     )
     max_memory: int = flag("patches kept at the most, whatever the share", 10_000, least=1)
 
@@ -103,17 +105,17 @@ def kept_share(args: Args, trunk: Trunk) -> float:
     return args.coreset or (1.0 if args.shots or is_dino(args, trunk) else _SHARE)
 
 
+def most_candidates(args: Args, channels: int) -> int:
+    """Patches of so many channels that may be held while fitting."""
+    return min(args.max_candidates, _CANDIDATE_BYTES // (4 * channels))
+
+
 def fit(config: PatchKNNConfig, trunk: Trunk, maps: Iterable[dict[int, Tensor]], args: Args) -> PatchKNN:
     """Memory bank of a share of all patches, chosen by greedy k-center from a bounded sample of them."""
     generator = torch.Generator().manual_seed(args.seed)
-    candidates, seen = reservoir(
-        (
-            patch_features([m[layer] for layer in config.use_layers], config.window).flatten(2).mT.flatten(0, 1)
-            for m in maps
-        ),
-        args.max_candidates,
-        generator,
-    )
+    each = (patch_features([m[layer] for layer in config.use_layers], config.window) for m in maps)
+    first = next(patches := (found.flatten(2).mT.flatten(0, 1) for found in each))
+    candidates, seen = reservoir(chain([first], patches), most_candidates(args, first.shape[1]), generator)
     behind = whitening(candidates) if config.whitened else None
     points = to_space(candidates, config.metric, behind)
     size = min(max(1, math.ceil(kept_share(args, trunk) * seen)), args.max_memory, len(points))
