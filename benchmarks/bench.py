@@ -165,16 +165,18 @@ def emissions(args: argparse.Namespace) -> list[Row]:
 
 
 def growth(args: argparse.Namespace) -> list[Row]:
-    """Cost of scoring 5,000 pictures against 500, by benchmarks/score_growth.py."""
-    script = ROOT / "benchmarks/score_growth.py"
-    if not script.is_file():
-        print("growth: skipped, there is no benchmarks/score_growth.py", file=sys.stderr)
-        return []
+    """Cost of an image of 5,000 against one of 500, and memory."""
     with TemporaryDirectory() as name:
         out = Path(name) / "growth.json"
-        run([sys.executable, script, "--json", out])
-        rows: list[Row] = json.loads(out.read_text())["rows"]
-    return rows
+        few = args.images or 500
+        run([sys.executable, ROOT / "benchmarks/score_growth.py", "--images", few, 10 * few, "--json", out])
+        found = json.loads(out.read_text())
+    whole, processor = found["growth"]["median_part_s"], found["growth"]["processor_s"]
+    return [
+        row(f"an image of {10 * few:,} / of {few}, time", whole, most=1.1),
+        row(f"an image of {10 * few:,} / of {few}, processor time", processor, most=1.1),
+        row(f"memory, from the first to the last of {10 * few:,}, MB more", found["memory_growth_mb"], most=20.0),
+    ]
 
 
 PARTS: dict[str, Callable[[argparse.Namespace], list[Row]]] = {
