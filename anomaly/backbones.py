@@ -3,7 +3,7 @@ together: whatever gives the weights also gives mean, std and input size."""
 
 import hashlib
 import json
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -65,6 +65,8 @@ class Trunk(nn.Module):
         self.net: Any = _build(config)
         self.eval().requires_grad_(False)
         self._fingerprint: str | None = None
+        # another backend (`runners`): images and layers -> maps, None for what it was not made for
+        self.runner: Callable[[Tensor, Sequence[int]], dict[int, Tensor] | None] | None = None
 
     def forward(self, images: Tensor, layers: Collection[int] | None = None) -> dict[int, Tensor]:
         """Runs the network.
@@ -77,6 +79,12 @@ class Trunk(nn.Module):
             A map (B, C, h, w) for each layer.
         """
         wanted = sorted(self.config.layers if layers is None else layers)
+        if self.runner is not None and (maps := self.runner(images, wanted)) is not None:
+            return maps
+        return self.maps(images, wanted)
+
+    def maps(self, images: Tensor, wanted: Sequence[int]) -> dict[int, Tensor]:
+        """As `forward`, in torch."""
         if self.config.library == "transformers":
             return _vit_maps(self.net, images, wanted)
         maps = self.net.model.forward_intermediates(images, indices=wanted, stop_early=True, intermediates_only=True)

@@ -12,6 +12,9 @@ from anomaly.errors import VigieError
 from anomaly.settings import STARTER
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from anomaly.backends import Backend
     from anomaly.emissions import EmissionsMeter
     from anomaly.images import RgbImage
     from anomaly.inspector import Inspection, Inspector
@@ -21,6 +24,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, no_args_
 
 InspectorOption = Annotated[str, typer.Option("--inspector", help="Hub repo id, or a folder in the Hub's cache layout")]
 RevisionOption = Annotated[str | None, typer.Option(help="tag, branch or commit; by default main")]
+BackendOption = Annotated[
+    str | None, typer.Option(help="torch, compile, onnx or openvino: what runs trunks and networks; else VIGIE_BACKEND")
+]
 CountryOption = Annotated[str | None, typer.Option(help="ISO 3166 alpha-3 code, for the estimate of emissions")]
 
 
@@ -35,13 +41,15 @@ def inspect(
         Path | None, typer.Option(file_okay=False, help="folder for overlays (PNG) and raw maps (NPY)")
     ] = None,
     country: CountryOption = None,
+    backend: BackendOption = None,
 ) -> None:
     """Decide on pictures. A picture that cannot be read is named on stderr, and the others are still inspected."""
     from anomaly import images
     from anomaly.inspector import load_inspector
 
-    loaded = load_inspector(inspector, revision, meter=_meter(country))
+    loaded = load_inspector(inspector, revision, meter=_meter(country), backend=_backend(backend))
     loaded.policy(policy)
+    _tell(loaded.warnings)
     failed = 0
     stems = [path.stem for path in pictures]
     for number, path in enumerate(pictures, start=1):
@@ -73,6 +81,7 @@ def evaluate(
     split: Annotated[str, typer.Option(help="test or train, as the folders are called")] = "test",
     layout: Annotated[str, typer.Option(help="auto, folder, mvtec or visa")] = "auto",
     country: CountryOption = None,
+    backend: BackendOption = None,
 ) -> None:
     """Score every picture of a split with every member and policy."""
     from anomaly.datasets import read_dataset
@@ -83,7 +92,8 @@ def evaluate(
         raise typer.BadParameter(f"{split!r} is not one of test, train", param_hint="--split")
     if layout not in ("auto", "folder", "mvtec", "visa"):
         raise typer.BadParameter(f"{layout!r} is not one of auto, folder, mvtec, visa", param_hint="--layout")
-    loaded = load_inspector(inspector, revision, meter=_meter(country))
+    loaded = load_inspector(inspector, revision, meter=_meter(country), backend=_backend(backend))
+    _tell(loaded.warnings)
     dataset = read_dataset(data, loaded.file.category, layout)  # type: ignore[arg-type]
     samples = dataset.test if split == "test" else dataset.train
     if not samples:
@@ -228,7 +238,7 @@ def watch(
 @app.command()
 def score(
     inputs: Annotated[
-        str, typer.Option("--input", help="folder, .parquet file, or hf://datasets/ORG/NAME[@REVISION][/folder]")
+        str, typer.Option("--input", help="folder, .parquet file, or hf://datasets/ORG/NAME (and @REVISION, /FOLDER)")
     ],
     output: Annotated[Path, typer.Option(file_okay=False, help="folder to write to; run again, it is completed")],
     inspector: InspectorOption = str(STARTER),
@@ -240,6 +250,7 @@ def score(
     ] = None,
     part_size: Annotated[int, typer.Option(min=1, help="pictures in one file of the output")] = 256,
     country: CountryOption = None,
+    backend: BackendOption = None,
 ) -> None:
     """Score any number of pictures into Parquet files. A picture that cannot be read is a row with an error."""
     from anomaly.score import score as score_all
@@ -258,6 +269,7 @@ def score(
         part_size=part_size,
         country=country or settings.country,
         cpu_power_w=settings.cpu_power_w,
+        backend=_backend(backend),
         told=lambda done, of: typer.echo(f"{done} of {of} parts", err=True),
     )
     found = [
@@ -337,6 +349,18 @@ def _meter(country: str | None) -> "EmissionsMeter":
     meter = EmissionsMeter(country or settings.country, settings.cpu_power_w)
     meter.begin_warm_up()  # looks at the hardware while the members load
     return meter
+
+
+def _backend(name: str | None) -> "Backend":
+    from anomaly.backends import Backend
+
+    chosen = _settings().chosen_backend()
+    return chosen if name is None else Backend(name, chosen.precision, chosen.cache)  # type: ignore[arg-type]
+
+
+def _tell(warnings: "Sequence[str]") -> None:
+    for warning in warnings:
+        typer.echo(f"warning: {warning}", err=True)
 
 
 def _settings() -> "Settings":

@@ -15,13 +15,14 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from torch import Tensor
 
 from anomaly import __version__, hub
+from anomaly.backends import TORCH, Backend
 from anomaly.boxes import BoxSettings, find_boxes
 from anomaly.calibration import Calibration
 from anomaly.cores import use_given_cores
 from anomaly.detectors import Boxes, Detector, DetectorOutput
 from anomaly.detectors.base import resize
 from anomaly.emissions import Emissions, EmissionsMeter, shares
-from anomaly.errors import InspectionError, ModelLoadError, PolicyError, UnknownPolicyError
+from anomaly.errors import InspectionError, ModelLoadError, PolicyError, UnknownPolicyError, VigieError
 from anomaly.explain import explain
 from anomaly.folding import for_inference
 from anomaly.images import ImageLimits, RgbImage, digest
@@ -29,6 +30,7 @@ from anomaly.model_repo import MODEL_FILES, load_detector
 from anomaly.policy import Cut, Decision, Failure, Policy, Vote, cast_vote, check_policy, next_step
 from anomaly.policy_check import least_score, problems
 from anomaly.report import BoxRow, MemberVote, Report
+from anomaly.runners import use_backend
 
 INSPECTOR_FILE = "inspector.json"
 
@@ -112,9 +114,11 @@ class Inspector:
         commit: str,
         meter: EmissionsMeter,
         device: str = "cpu",
+        backend: Backend = TORCH,
     ) -> None:
         self.file = file
-        ready = for_inference([member.detector for member in members])
+        self.backend = backend  # that was asked for; where it does not run, `warnings` says so
+        ready, self.warnings = use_backend(for_inference([member.detector for member in members]), backend, device)
         self.members = {m.ref.name: replace(m, detector=detector) for m, detector in zip(members, ready, strict=True)}
         self.policies = {policy.name: policy.for_category(file.category) for policy in file.policies}
         self.source, self.revision, self.commit = source, revision, commit
@@ -180,7 +184,7 @@ class Inspector:
             duration_ms=duration_ms,
             created_at=datetime.now(UTC).isoformat(timespec="milliseconds"),
             version=__version__,
-            warnings=tuple(warnings),
+            warnings=(*self.warnings, *warnings),
         )
         heatmaps = {name: ballot.heatmap for name, ballot in ballots.items() if ballot.heatmap is not None}
         return Inspection(report, heatmaps)
@@ -287,7 +291,12 @@ class Inspector:
 
 
 def load_inspector(
-    source: str, revision: str | None = None, *, meter: EmissionsMeter | None = None, device: str = "cpu"
+    source: str,
+    revision: str | None = None,
+    *,
+    meter: EmissionsMeter | None = None,
+    device: str = "cpu",
+    backend: Backend = TORCH,
 ) -> Inspector:
     """Loads a released inspector: every member at the commit it names, checked.
 
@@ -296,6 +305,7 @@ def load_inspector(
         revision: tag, branch or commit; `main` by default.
         meter: shared by all inspectors of a process.
         device: of torch.
+        backend: that runs trunks and networks.
 
     Raises:
         RegistryError: it cannot be had, of the kind that tells why.
@@ -303,14 +313,24 @@ def load_inspector(
         PolicyError: one of its policies is not possible.
     """
     place = hub.parse_source(source)
-    return load_at(place, hub.resolve(place, revision), revision or "main", meter=meter, device=device)
+    return load_at(place, hub.resolve(place, revision), revision or "main", meter=meter, device=device, backend=backend)
 
 
 def load_at(
-    place: hub.Source, commit: str, revision: str, *, meter: EmissionsMeter | None = None, device: str = "cpu"
+    place: hub.Source,
+    commit: str,
+    revision: str,
+    *,
+    meter: EmissionsMeter | None = None,
+    device: str = "cpu",
+    backend: Backend = TORCH,
 ) -> Inspector:
     """`load_inspector` for a revision that was resolved already."""
     use_given_cores()
+    if device.startswith("cuda"):
+        if not torch.cuda.is_available():
+            raise VigieError(f"device {device!r}: torch sees no CUDA here; VIGIE_DEVICE=auto takes what there is")
+        torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions; thresholds were calibrated in fp32
     folder = hub.download(place, commit, [INSPECTOR_FILE])
     try:
         file = InspectorFile.model_validate_json((folder / INSPECTOR_FILE).read_bytes())
@@ -327,6 +347,7 @@ def load_at(
         commit=commit,
         meter=meter or EmissionsMeter(),
         device=device,
+        backend=backend,
     )
 
 

@@ -30,6 +30,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from anomaly import __version__, hub, images, score_input
+from anomaly.backends import TORCH, Backend
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import INTERNAL, DataError, VigieError
 from anomaly.inspector import Inspector, load_at
@@ -57,6 +58,7 @@ class Manifest(BaseModel):
     revision: str
     commit: str
     policy: str
+    backend: str = str(TORCH)  # and precision
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Job:
     output: Path
     country: str
     cpu_power_w: float | None
+    backend: Backend = TORCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,10 @@ class Scorer:
         self._job = job
         meter = EmissionsMeter(job.country, job.cpu_power_w)
         released = job.manifest
-        self._inspector = inspector or load_at(job.place, released.commit, released.revision, meter=meter)
+        with _one_thread():  # a backend takes as many as there are when it is loaded
+            self._inspector = inspector or load_at(
+                job.place, released.commit, released.revision, meter=meter, backend=job.backend
+            )
         self._worker = f"{socket.gethostname()}:{os.getpid()}"
 
     def score(self, part: Part) -> None:
@@ -146,6 +152,7 @@ def score(
     part_size: int = PART_SIZE,
     country: str = "USA",
     cpu_power_w: float | None = None,
+    backend: Backend = TORCH,
     told: Told = lambda done, of: None,
 ) -> Counts:
     """Scores all pictures, or those that an earlier run with the same arguments has left.
@@ -162,6 +169,7 @@ def score(
         part_size: pictures in one file, which is also what a kill can cost each worker.
         country: ISO 3166 alpha-3 code, for the estimate of emissions.
         cpu_power_w: rated CPU power where it is known, for the same.
+        backend: that runs trunks and networks; where a worker cannot have it, the warnings of its rows say so.
         told: is called after each part.
 
     Raises:
@@ -172,7 +180,8 @@ def score(
     found = score_input.find(inputs)
     place = hub.parse_source(inspector)
     commit = hub.resolve(place, revision)
-    loaded = load_at(place, commit, revision or "main", meter=EmissionsMeter(country, cpu_power_w))
+    with _one_thread():
+        loaded = load_at(place, commit, revision or "main", meter=EmissionsMeter(country, cpu_power_w), backend=backend)
     loaded.meter.warm_up()  # a country that does not exist shows now
     manifest = Manifest(
         version=__version__,
@@ -184,9 +193,10 @@ def score(
         revision=revision or "main",
         commit=commit,
         policy=loaded.policy(policy).name,
+        backend=str(backend),
     )
     _begin(output, manifest)
-    job = Job(manifest, place, found.root, output.resolve(), country, cpu_power_w)
+    job = Job(manifest, place, found.root, output.resolve(), country, cpu_power_w, backend)
     parts = [Part(number, spans) for number, spans in enumerate(score_input.parts(found, part_size))]
     missing = _missing(job, parts)
     finished: Iterator[object]

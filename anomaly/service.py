@@ -172,7 +172,9 @@ class Service:
                 loading = self._loading[key] = Future()
         if mine:
             try:
-                loading.set_result(load_at(place, commit, name, meter=self.meter, device=self._device()))
+                backend = self.settings.chosen_backend()
+                found = load_at(place, commit, name, meter=self.meter, device=self._device(), backend=backend)
+                loading.set_result(found)
             except BaseException as error:
                 loading.set_exception(error)
             with self._lock:

@@ -145,11 +145,17 @@ def health(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _loaded(settings: Settings) -> list[dict[str, str]]:
+def _loaded(settings: Settings) -> list[dict[str, Any]]:
     held = service(settings)
     with held._lock:
         return [
-            {"inspector": source, "revision": inspector.revision, "commit": commit}
+            {
+                "inspector": source,
+                "revision": inspector.revision,
+                "commit": commit,
+                "backend": str(inspector.backend),
+                "warnings": inspector.warnings,
+            }
             for (source, commit), inspector in held._loaded.items()
         ]
 

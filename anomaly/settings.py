@@ -6,6 +6,9 @@ from typing import Annotated, Self
 from pydantic import Field, field_validator, model_validator
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from anomaly.backends import Backend, BackendName, Precision
+from anomaly.errors import VigieError
+
 STARTER = Path(__file__).resolve().parent.parent / "starter"
 
 
@@ -39,6 +42,25 @@ class Settings(BaseSettings):
     feedback_repo: str | None = Field(default=None, description="Hub dataset that this folder is committed to")
     feedback_most: int = Field(default=10_000, gt=0, description="labelled pictures that are taken in all")
     device: str = Field(default="auto", description="cpu, cuda, or auto: cuda where there is one")
+    backend: BackendName = Field(
+        default="torch", description="torch, compile, onnx or openvino: what runs trunks and networks"
+    )
+    precision: Precision = Field(
+        default="fp32", description="fp32, bf16 or int8 weights, of trunks and networks; scores move with the last two"
+    )
+    cache: Path | None = Field(default=None, description="folder of ONNX exports; by default beside the Hub's cache")
+
+    def chosen_backend(self) -> Backend:
+        """Raises VigieError where it does not have that precision."""
+        return Backend(self.backend, self.precision, self.cache)
+
+    @model_validator(mode="after")
+    def _backend_has_it(self) -> Self:
+        try:
+            self.chosen_backend()
+        except VigieError as error:
+            raise ValueError(str(error)) from error
+        return self
 
     @model_validator(mode="after")
     def _folder_first(self) -> Self:

@@ -114,7 +114,7 @@ class Localiser(Detector):
         images = inputs[IMAGE]
         *maps, classes, boxes, centres = self.run_network(images)
         heads = {"cls_logits": classes, "bbox_regression": boxes, "bbox_ctrness": centres}
-        outputs = {name: value.split(_counts(maps), dim=1) for name, value in heads.items()}
+        outputs = {name: torch.split(value, _counts(maps), dim=1) for name, value in heads.items()}
         levels = [
             _confidence_logit(classes.amax(dim=2), centre[..., 0]).view(level.shape[0], *level.shape[-2:])
             for classes, centre, level in zip(outputs["cls_logits"], outputs["bbox_ctrness"], maps, strict=True)
