@@ -49,7 +49,8 @@ def main() -> int:
         rows = PARTS[part](args)
         if not rows:
             continue
-        found[part] = rows
+        measured = {each["measure"] for each in rows}  # a run of some methods keeps what is known of the others
+        found[part] = [each for each in found.get(part, []) if each["measure"] not in measured] + rows
         args.json.write_text(json.dumps(found, indent=1) + "\n")
         print(table(rows), flush=True)
     if args.readme.is_file():
@@ -86,7 +87,8 @@ def peer(args: argparse.Namespace) -> list[Row]:
             for _ in range(args.rounds):
                 for who, command in sides.items():  # in turn
                     scored(command, folder / who, found[who])
-            rows += rows_of(method, found, [sample.is_defect for sample in test])
+            pictures = "" if args.images is None else f" ({len(train)} pictures to fit)"
+            rows += rows_of(method, found, [sample.is_defect for sample in test], pictures)
     return rows
 
 
@@ -110,10 +112,11 @@ def scored(command: Sequence[object], folder: Path, side: dict[str, Any]) -> Non
     side["scores"] = told["scores"]
 
 
-def rows_of(method: str, sides: dict[str, dict[str, Any]], defect: Sequence[bool]) -> list[Row]:
+def rows_of(method: str, sides: dict[str, dict[str, Any]], defect: Sequence[bool], pictures: str = "") -> list[Row]:
     from sklearn.metrics import roc_auc_score
 
     name, fit_floor = METHODS[method]
+    name += pictures
     ours, theirs = sides["ours"], sides["peer"]
     area = {who: float(roc_auc_score(defect, side["scores"])) for who, side in sides.items()}
     return [
@@ -127,12 +130,39 @@ def rows_of(method: str, sides: dict[str, dict[str, Any]], defect: Sequence[bool
 
 
 def ensemble(args: argparse.Namespace) -> list[Row]:
-    """The whole ensemble against the sum of its members, each on its own."""
-    with TemporaryDirectory() as name:
-        out = Path(name) / "latency.json"
-        run([sys.executable, ROOT / "benchmarks/latency.py", "--images", args.images or 30, "--json", out])
-        ratio = json.loads(out.read_text())["shared_over_alone"]
-    return [row(f"ensemble / sum of members alone, {what}", ratio[what], most=0.5) for what in ("time", "energy")]
+    """A whole ensemble against the sum of its members, each on its own: of six on one trunk, and the starter."""
+    data = args.data / "mvtec_transistor"
+    rows = []
+    with TemporaryDirectory(prefix="vigie-bench-") as name:
+        folder = Path(name)
+        sources = {"starter": ROOT / "starter"}
+        if args.weights is not None and data.exists():
+            sources = {"MobileNetV2": on_one_trunk(data, args.weights, folder), **sources}
+        for source, inspector in sources.items():
+            out = folder / "latency.json"
+            words = ["--inspector", inspector, "--images", args.images or 30, "--json", out]
+            run([sys.executable, ROOT / "benchmarks/latency.py", *words])
+            found = json.loads(out.read_text())
+            ratios, count = found["shared_over_alone"], len(found["members"])
+            rows += [
+                row(f"{count} members ({source}) / sum of them alone, {what}", ratios[what], most=0.5)
+                for what in ("time", "energy")
+            ]
+    return rows
+
+
+def on_one_trunk(data: Path, weights: Path, folder: Path) -> Path:
+    """An inspector of all members that stand on given weights, made by their commands."""
+    common = ["--data", data, "--category", "transistor", "--weights", weights, "--protocol", "supervised"]
+    ways = [["fit_patch_knn"], ["fit_mahalanobis"], ["fit_mahalanobis", "--pooling", "global"]]
+    ways += [["train_classical", "--head", head] for head in ("svm", "forest", "xgboost")]
+    runs = []
+    for number, (script, *words) in enumerate(ways):
+        runs.append(folder / f"run{number}")
+        run([sys.executable, "-m", f"training.{script}", *common, *words, "--out", runs[-1]])
+    out = folder / "released"
+    run([sys.executable, "-m", "training.release", "--category", "transistor", "--members", *runs, "--out", out])
+    return out
 
 
 def start(args: argparse.Namespace) -> list[Row]:

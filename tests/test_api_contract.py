@@ -28,6 +28,7 @@ from typer.testing import CliRunner
 import app
 from anomaly import cli, errors, serving
 from anomaly.errors import InspectionError
+from anomaly.images import ImageLimits
 from anomaly.report import report_schema
 from anomaly.settings import Settings
 
@@ -361,5 +362,5 @@ def test_the_curl_snippet_runs(demo: RunningApp) -> None:
 def test_the_limits_in_the_guide_are_the_limits(demo: RunningApp) -> None:
     assert f"**{app.QUEUE}** requests" in GUIDE
     assert f"**{Settings().max_bytes:,} bytes**" in GUIDE
-    assert f"**{serving.images.ImageLimits().max_pixels:,} pixels**" in GUIDE
-    assert f"**{serving.images.ImageLimits().min_side}**" in GUIDE
+    assert f"**{ImageLimits().max_pixels:,} pixels**" in GUIDE
+    assert f"**{ImageLimits().min_side}**" in GUIDE

@@ -86,12 +86,12 @@ def released(tmp_path_factory: pytest.TempPathFactory) -> Released:
     members = []
     for name, member in inspector.members.items():
         folder = root / name
-        save_detector(folder, member.detector, CalibrationFile(categories={"waves": member.calibration}))
+        save_detector(folder, detectors[name], CalibrationFile(categories={"waves": member.calibration}))
         metrics = ModelMetrics(
             kind=member.detector.kind,
             member=name,
             backbone=None if member.detector.trunk is None else "timm/test_resnet.r160_in1k@" + "c" * 40,
-            parameters=sum(tensor.numel() for tensor in member.detector.state_dict().values()),
+            parameters=sum(tensor.numel() for tensor in detectors[name].state_dict().values()),
             model_bytes=(folder / "model.safetensors").stat().st_size,
             settings={"seed": 3, "far": 0.05},
             test=found.members[name],

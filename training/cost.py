@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors.torch import load_file
 from torch import Tensor
 
 from anomaly import images
@@ -88,8 +89,8 @@ def cost(
     if torch.cuda.is_available():
         gpu = timed(detector.to("cuda"), [batch.to("cuda") for batch in batches], repeats)
         detector.to("cpu")
-    state = [value for name, value in detector.state_dict().items()]
     weights = None if folder is None else folder / "model.safetensors"
+    state = [*detector.parameters(), *detector.buffers()] if weights is None else list(load_file(weights).values())
     return Cost(
         parameters=sum(value.numel() for value in state),
         model_bytes=sum(v.nbytes for v in state) if weights is None else weights.stat().st_size,
