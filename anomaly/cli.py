@@ -346,9 +346,7 @@ def _meter(country: str | None) -> "EmissionsMeter":
     from anomaly.emissions import EmissionsMeter
 
     settings = _settings()
-    meter = EmissionsMeter(country or settings.country, settings.cpu_power_w)
-    meter.begin_warm_up()  # looks at the hardware while the members load
-    return meter
+    return EmissionsMeter(country or settings.country, settings.cpu_power_w)
 
 
 def _backend(name: str | None) -> "Backend":

@@ -331,6 +331,8 @@ def load_at(
         if not torch.cuda.is_available():
             raise VigieError(f"device {device!r}: torch sees no CUDA here; VIGIE_DEVICE=auto takes what there is")
         torch.backends.cudnn.allow_tf32 = False  # torch's default for convolutions; thresholds were calibrated in fp32
+    meter = meter or EmissionsMeter()
+    meter.begin_warm_up()  # looks at the hardware while the members load
     folder = hub.download(place, commit, [INSPECTOR_FILE])
     try:
         file = InspectorFile.model_validate_json((folder / INSPECTOR_FILE).read_bytes())
@@ -345,7 +347,7 @@ def load_at(
         source=place.text,
         revision=revision,
         commit=commit,
-        meter=meter or EmissionsMeter(),
+        meter=meter,
         device=device,
         backend=backend,
     )

@@ -118,7 +118,6 @@ def start_warming(settings: Settings) -> None:
 def _warm(settings: Settings) -> None:
     try:
         held = service(settings)
-        held.meter.begin_warm_up()  # members load in the meantime
         inspector = held.inspector()
         grey = np.full((64, 64, 3), 128, np.uint8)
         inspector.ballots(grey, inspector.members)  # some members import what they need when they first vote
