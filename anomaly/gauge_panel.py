@@ -33,7 +33,7 @@ def gauge_html(report: Report, language: Language) -> str:
         cut=reading.cut if language == "en" else reading.cut.replace(".", ","),
     )
     reached = min(max(distance, -REACH), REACH)
-    end = say("gauge_end", language, ranges=figure(REACH, language))
+    end = say("gauge_end", language, ranges=f"{REACH:g}")
     return Markup(
         '<div class="gauge {}"><p><b>{}</b> {}</p>'
         '<div class="scale" role="meter" aria-label="{}" aria-valuemin="{}" aria-valuemax="{}" aria-valuenow="{:.2f}" '

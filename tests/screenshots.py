@@ -73,6 +73,7 @@ def inspect_tab(page: Page, files: list[Path]) -> str:
 
 def what_if(page: Page, files: list[Path]) -> str:
     page.locator("#what-if > button").click()
+    page.wait_for_timeout(1_000)  # an inspection that has just ended still lays the lines
     for slider in page.locator(".what-if-line input[type=range]:visible").all()[:2]:
         slider.fill(slider.get_attribute("max") or "")
     expect(page.locator("#what-if-answer .hypothetical strong")).not_to_have_text("DEFECT")

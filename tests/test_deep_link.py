@@ -79,6 +79,7 @@ def test_moved_lines_go_along_with_a_link_and_open_what_if_there(open_page: Open
     upload(page, pictures / "missing.png")
     inspect(page)
     page.locator("#what-if button").first.click()
+    expect(page.locator("#what-if-answer .lead")).to_contain_text("Nothing is changed yet")
     line = page.locator(".what-if-line input[type=range]:visible").first
     line.fill(line.get_attribute("max") or "")
     place = line.input_value()
