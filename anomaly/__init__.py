@@ -34,5 +34,8 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'anomaly' has no attribute {name!r}")
     from importlib import import_module
 
+    from anomaly.cores import importing
+
     module, attribute = _HOME[name]
-    return getattr(import_module(module), attribute)
+    with importing():
+        return getattr(import_module(module), attribute)

@@ -12,6 +12,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Json, JsonValue, ValidationError
 from torch import Tensor, nn
 
+from anomaly.cores import importing
 from anomaly.errors import ModelLoadError
 
 VIT_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit")
@@ -134,7 +135,8 @@ def _build(config: TrunkConfig) -> nn.Module:
 
 def timm_model(architecture: str, arguments: Mapping[str, JsonValue], **extra: Any) -> Any:
     """An untrained timm network; `extra` are timm keyword arguments. Raises ModelLoadError for what timm refuses."""
-    import timm
+    with importing():
+        import timm
 
     if not timm.is_model(architecture):
         raise ModelLoadError(f"unknown timm architecture {architecture!r}; `timm.list_models()` lists the known ones")

@@ -44,8 +44,7 @@ def inspect(
     backend: BackendOption = None,
 ) -> None:
     """Decide on pictures. A picture that cannot be read is named on stderr, and the others are still inspected."""
-    from anomaly import images
-    from anomaly.inspector import load_inspector
+    from anomaly import images, load_inspector
 
     loaded = load_inspector(inspector, revision, meter=_meter(country), backend=_backend(backend))
     loaded.policy(policy)

@@ -12,6 +12,7 @@ from typing import NoReturn, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 from anomaly.backbones import Trunk
@@ -82,7 +83,7 @@ def _folded(module: M, run: Callable[[M], Sequence[Tensor]]) -> M:
         first, second = module.get_submodule(conv), module.get_submodule(norm)
         assert isinstance(first, nn.Conv2d)
         assert isinstance(second, nn.BatchNorm2d)
-        ready.set_submodule(conv, fuse_conv_bn_eval(first, second))
+        ready.set_submodule(conv, _padded(fuse_conv_bn_eval(first, second)))
         ready.set_submodule(norm, second.get_submodule("act") if hasattr(second, "act") else nn.Identity())
     ready.register_state_dict_pre_hook(_refuse)  # type: ignore[no-untyped-call]
     same = zip(run(ready), expected, strict=True)
@@ -122,6 +123,40 @@ def _watched(module: M, run: Callable[[M], Sequence[Tensor]]) -> tuple[Sequence[
         for conv in convs
         if conv and len(convs) == 1 and len(fed[conv]) == 1
     ]
+
+
+def _padded(conv: nn.Conv2d) -> nn.Module:
+    """timm's TensorFlow-like convolution of stride 2 without a padded copy of its input, any other one as it is."""
+    from timm.layers import Conv2dSame
+
+    side = conv.kernel_size[0]
+    usual = conv.kernel_size == (side, side) and side % 2 == 1 and side > 1
+    return (
+        SameConv(conv)
+        if type(conv) is Conv2dSame and usual and conv.stride == (2, 2) and conv.dilation == (1, 1)
+        else conv
+    )
+
+
+class SameConv(nn.Module):
+    """A `Conv2dSame` of stride 2 and odd kernel. On even sides it pads one pixel less before than behind; a kernel with
+    a first row and column of zeros and equal padding gives the same sums, and no larger copy of the maps is made.
+    """
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        side = conv.kernel_size[0] + 1
+        self.odd = conv
+        self.even = nn.Conv2d(
+            conv.in_channels, conv.out_channels, side, 2, side // 2 - 1, groups=conv.groups, device="meta"
+        )
+        self.even.weight = nn.Parameter(F.pad(conv.weight, (1, 0, 1, 0)), requires_grad=False)
+        self.even.bias = conv.bias
+
+    def forward(self, maps: Tensor) -> Tensor:
+        even = maps.shape[-2] % 2 == 0 and maps.shape[-1] % 2 == 0
+        answer: Tensor = (self.even if even else self.odd)(maps)
+        return answer
 
 
 def _copy(module: M, instead: dict[nn.Module, nn.Module]) -> M:

@@ -1,6 +1,5 @@
 """A released ensemble: image -> votes -> decision -> report. The main path of the product."""
 
-import hashlib
 import math
 import time
 from collections.abc import Collection, Mapping, Sequence
@@ -18,15 +17,15 @@ from anomaly import __version__, hub
 from anomaly.backends import TORCH, Backend
 from anomaly.boxes import BoxSettings, find_boxes
 from anomaly.calibration import Calibration
-from anomaly.cores import use_given_cores
+from anomaly.cores import keep_freed_memory, use_given_cores
 from anomaly.detectors import Boxes, Detector, DetectorOutput
-from anomaly.detectors.base import resize
+from anomaly.detectors.base import as_tensor, resize
 from anomaly.emissions import Emissions, EmissionsMeter, shares
 from anomaly.errors import InspectionError, ModelLoadError, PolicyError, UnknownPolicyError, VigieError
 from anomaly.explain import explain
 from anomaly.folding import for_inference
 from anomaly.images import ImageLimits, RgbImage, digest
-from anomaly.model_repo import MODEL_FILES, load_detector
+from anomaly.model_repo import MODEL_FILES, file_sha256, load_detector
 from anomaly.policy import Cut, Decision, Failure, Policy, Vote, cast_vote, check_policy, next_step
 from anomaly.policy_check import least_score, problems
 from anomaly.report import BoxRow, MemberVote, Report
@@ -226,7 +225,7 @@ class Inspector:
     def _resized(self, image: RgbImage, size: tuple[int, int], passes: Passes) -> Tensor:
         whole = (image.shape[0], image.shape[1])
         if whole not in passes.resized:
-            passes.resized[whole] = torch.from_numpy(image).to(self._device).permute(2, 0, 1)[None].float() / 255
+            passes.resized[whole] = as_tensor(image, self._device)
         if size not in passes.resized:
             passes.resized[size] = resize(passes.resized[whole], size)
         return passes.resized[size]
@@ -327,6 +326,7 @@ def load_at(
 ) -> Inspector:
     """`load_inspector` for a revision that was resolved already."""
     use_given_cores()
+    keep_freed_memory()
     if device.startswith("cuda"):
         if not torch.cuda.is_available():
             raise VigieError(f"device {device!r}: torch sees no CUDA here; VIGIE_DEVICE=auto takes what there is")
@@ -355,13 +355,13 @@ def load_at(
 
 def _load_member(place: hub.Source, ref: MemberRef, category: str, device: str) -> Member:
     folder = hub.download(place.sibling(ref.repo), ref.commit, MODEL_FILES)
-    found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    found = file_sha256(folder / "model.safetensors")
     if found != ref.sha256:
         raise ModelLoadError(
             f"{ref.repo}@{ref.commit[:12]}: model.safetensors is corrupt or was exchanged: its sha256 is "
             f"{found[:16]}, the inspector was released with {ref.sha256[:16]}"
         )
-    loaded = load_detector(folder, device=device)
+    loaded = load_detector(folder, device=device, sha256=found)
     if category not in loaded.calibrations.categories:
         known = sorted(loaded.calibrations.categories)
         raise ModelLoadError(f"{ref.repo}@{ref.commit[:12]}: not calibrated for {category!r}, only for {known}")

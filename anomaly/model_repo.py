@@ -54,11 +54,16 @@ def save_detector(folder: Path, detector: Detector, calibrations: CalibrationFil
     save_file(state, weights, metadata={"format": "pt"})
     image = torch.randint(0, 256, (1, 3, 48, 48), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     reference = {"image": image, "scores": _reference_scores(detector, image)}
-    save_file(reference, folder / "reference.safetensors", metadata={_DIGEST: _sha256(weights)})
+    save_file(reference, folder / "reference.safetensors", metadata={_DIGEST: file_sha256(weights)})
 
 
-def load_detector(folder: Path, *, device: str = "cpu") -> LoadedDetector:
+def load_detector(folder: Path, *, device: str = "cpu", sha256: str | None = None) -> LoadedDetector:
     """Rebuilds a detector and checks that it gives the reference scores.
+
+    Args:
+        folder: with the four files.
+        device: of torch.
+        sha256: of model.safetensors, where the caller has taken it already.
 
     Raises:
         ModelLoadError: naming the file and the cause, for whatever is missing, corrupt, unknown or misshapen.
@@ -87,11 +92,11 @@ def load_detector(folder: Path, *, device: str = "cpu") -> LoadedDetector:
         raise ModelLoadError(
             f"{folder / 'model.safetensors'}: does not make the {file.kind} of config.json: {error}"
         ) from error
-    _check_reference(detector, folder)
+    _check_reference(detector, folder, sha256 or file_sha256(folder / "model.safetensors"))
     return LoadedDetector(detector, calibrations)
 
 
-def _check_reference(detector: Detector, folder: Path) -> None:
+def _check_reference(detector: Detector, folder: Path, sha256: str) -> None:
     """Scores the reference image again: another torch, another preprocessing or other weights show here.
 
     A weight that does not weigh in this one score, such as a patch of the memory that is nobody's neighbour, does not:
@@ -109,9 +114,9 @@ def _check_reference(detector: Detector, folder: Path) -> None:
         raise ModelLoadError(
             f"{path}: the reference image cannot be scored: {type(error).__name__}: {error}"
         ) from error
-    if recorded is not None and recorded != (digest := _sha256(folder / "model.safetensors")):
+    if recorded is not None and recorded != sha256:
         raise ModelLoadError(
-            f"{folder / 'model.safetensors'}: corrupt or exchanged: its sha256 is {digest[:16]}, when it was saved it "
+            f"{folder / 'model.safetensors'}: corrupt or exchanged: its sha256 is {sha256[:16]}, when it was saved it "
             f"was {recorded[:16]}"
         )
     same = found.shape == expected.shape and found.dtype == expected.dtype
@@ -122,8 +127,10 @@ def _check_reference(detector: Detector, folder: Path) -> None:
         )
 
 
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+def file_sha256(path: Path) -> str:
+    """64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @torch.no_grad()

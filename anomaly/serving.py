@@ -16,6 +16,7 @@ except ImportError:
 import numpy as np
 
 from anomaly import __version__, render
+from anomaly.cores import importing
 from anomaly.errors import DataError, VigieError
 from anomaly.feedback import FeedbackStore, Stored
 from anomaly.images import RgbImage
@@ -45,7 +46,8 @@ def gpu(function: Function) -> Function:
 
 @cache
 def _service(settings: Settings) -> "Service":
-    from anomaly.service import Service  # torch, 3 s
+    with importing():
+        from anomaly.service import Service  # torch, 3 s
 
     return Service(settings)
 

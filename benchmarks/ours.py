@@ -6,8 +6,8 @@ fitted on: nothing here looks at them.
 """
 
 import argparse
-import hashlib
 import json
+import os
 import resource
 import time
 from pathlib import Path
@@ -35,9 +35,7 @@ def main() -> None:
         command.add_argument("--pictures", type=Path, required=True, help="JSON list of files")
         command.add_argument("--threads", type=int, default=2)
     args = parser.parse_args()
-    import torch
-
-    torch.set_num_threads(args.threads)
+    os.environ["OMP_NUM_THREADS"] = str(args.threads)  # before torch comes
     pictures = [Path(name) for name in json.loads(args.pictures.read_text())]
     if args.command == "fit":
         print(json.dumps(fit(args.method, args.weights, pictures, args.out)))
@@ -87,7 +85,7 @@ def save(detector: "Detector", good: "list[Sample]", out: Path) -> None:
     from anomaly import hub
     from anomaly.calibration import CalibrationFile, calibrate, pixel_threshold
     from anomaly.inspector import INSPECTOR_FILE, InspectorFile, MemberRef
-    from anomaly.model_repo import MODEL_FILES, save_detector
+    from anomaly.model_repo import MODEL_FILES, file_sha256, save_detector
     from anomaly.policy import Policy, Rule
     from training.pictures import load
 
@@ -103,7 +101,7 @@ def save(detector: "Detector", good: "list[Sample]", out: Path) -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         save_detector(folder, detector, CalibrationFile(categories={"bench": calibration}))
-        sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        sha256 = file_sha256(folder / "model.safetensors")
         commit = hub.store(folder, out, f"{NAME}-member", files=MODEL_FILES)
         ref = MemberRef(name="member", repo=f"{NAME}-member", commit=commit, sha256=sha256)
         file = InspectorFile(
@@ -114,8 +112,7 @@ def save(detector: "Detector", good: "list[Sample]", out: Path) -> None:
 
 
 def score(path: Path, pictures: list[Path]) -> None:
-    from anomaly import images
-    from anomaly.inspector import load_inspector
+    from anomaly import images, load_inspector
 
     inspector = load_inspector(str(path / f"models--{NAME.replace('/', '--')}"))
     scores, times = [], []

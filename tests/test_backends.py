@@ -346,9 +346,10 @@ def test_the_command_line_takes_a_backend(
     for name in ("torch", "onnx"):
         monkeypatch.setattr(sys, "argv", [*words, "--backend", name])
         assert cli.main() == 0
-        votes[name] = [vote["score"] for vote in json.loads(capsys.readouterr().out)["votes"]]
+        report = json.loads(capsys.readouterr().out)
+        assert report["warnings"] == []  # a fallback would be told here
+        votes[name] = [vote["score"] for vote in report["votes"]]
     assert votes["onnx"] == pytest.approx(votes["torch"], rel=TOLERANCE)
-    assert votes["onnx"] != votes["torch"]
     assert list(tmp_path.glob("*.onnx"))
     monkeypatch.setenv("VIGIE_PRECISION", "bf16")
     assert cli.main() == 1

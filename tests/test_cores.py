@@ -1,13 +1,16 @@
-"""Threads follow the cores that were given, by affinity or by a container's quota."""
+"""What a process does with cores, memory and garbage."""
 
+import gc
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import torch
 
-from anomaly.cores import given_cores, use_given_cores
+from anomaly.cores import given_cores, importing, use_given_cores
 
 
 @pytest.mark.parametrize(("words", "cores"), [("100000 100000", 1), ("50000 100000", 1), ("900000000 100000", None)])
@@ -52,3 +55,45 @@ def test_threads_that_the_environment_asks_for_are_left(threads: pytest.MonkeyPa
     threads.setenv(variable, str(wanted))
     torch.set_num_threads(wanted)
     assert use_given_cores() == torch.get_num_threads() == wanted
+
+
+FAULTS = """
+import resource
+import sys
+import torch
+from anomaly.cores import keep_freed_memory
+if sys.argv[1] == "keep":
+    keep_freed_memory()
+def picture():
+    maps = [torch.ones(2**20) for _ in range(12)]  # 4 MB each
+for _ in range(5):
+    picture()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    picture()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(
+    not hasattr(os, "confstr") or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""), reason="glibc"
+)
+def test_memory_of_one_picture_is_kept_for_the_next() -> None:
+    faults = {
+        way: int(subprocess.run([sys.executable, "-c", FAULTS, way], check=True, capture_output=True, text=True).stdout)
+        for way in ("keep", "hand back")
+    }
+    assert 100 * faults["keep"] < faults["hand back"]  # of 12,000 pages a picture
+
+
+def test_garbage_is_looked_for_again_behind_an_import() -> None:
+    with importing():
+        assert not gc.isenabled()
+    assert gc.isenabled()
+    gc.disable()
+    try:
+        with importing():
+            pass
+        assert not gc.isenabled()  # as it was
+    finally:
+        gc.enable()

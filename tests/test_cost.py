@@ -14,7 +14,8 @@ from anomaly.emissions import EmissionsMeter
 from anomaly.errors import VigieError
 from anomaly.figures import TrainingFigures
 from anomaly.model_repo import save_detector
-from training.cost import Cost, as_batch, cost, memory, operations, timed
+from training.cost import Cost, cost, memory, operations, timed
+from training.pictures import load
 
 
 @pytest.fixture(scope="module")
@@ -62,17 +63,17 @@ def test_operations_are_those_of_the_layers(pictures: list[Path]) -> None:
         def predict(self, images: torch.Tensor) -> torch.Tensor:
             return self.layer(images)
 
-    batch = as_batch(pictures[0])
+    batch = load(pictures[0])
     assert operations(OneLayer(), batch) == 2 * 64 * 64 * 5 * 3 * 3 * 3  # type: ignore[arg-type]
 
 
 def test_more_layers_take_more_operations(detectors: dict[str, Detector], pictures: list[Path]) -> None:
-    batch = as_batch(pictures[0])
+    batch = load(pictures[0])
     assert operations(detectors["autoencoder"], batch) != operations(detectors["baseline_cnn"], batch) > 0
 
 
 def test_only_the_asked_for_predictions_are_timed(detectors: dict[str, Detector], pictures: list[Path]) -> None:
-    assert len(timed(detectors["mahalanobis_global"], [as_batch(pictures[0])], 4)) == 4
+    assert len(timed(detectors["mahalanobis_global"], [load(pictures[0])], 4)) == 4
 
 
 def test_a_model_that_does_not_load_is_named(tmp_path: Path, pictures: list[Path]) -> None:

@@ -2,17 +2,28 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import tiny
 import torch
+from timm.layers import Conv2dSame
 from torch import Tensor, nn
 
 from anomaly.backbones import Trunk, TrunkConfig
 from anomaly.calibration import CalibrationFile
-from anomaly.detectors import Autoencoder, AutoencoderConfig, Detector, Mahalanobis, MahalanobisConfig, PatchKNN
+from anomaly.detectors import (
+    Autoencoder,
+    AutoencoderConfig,
+    Detector,
+    DetectorConfig,
+    Mahalanobis,
+    MahalanobisConfig,
+    PatchKNN,
+)
 from anomaly.detectors.autoencoder import PerceptualConfig
+from anomaly.detectors.base import as_tensor, prepare
 from anomaly.emissions import EmissionsMeter
-from anomaly.folding import for_inference
+from anomaly.folding import SameConv, for_inference
 from anomaly.inspector import Inspector
 from anomaly.model_repo import MODEL_FILES, load_detector, save_detector
 
@@ -68,6 +79,38 @@ def test_networks_of_every_build_answer_as_before(architecture: str) -> None:
     for layer, expected in trunk(images).items():
         found = folded(images)[layer]
         torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE * float(expected.abs().max()))
+
+
+@pytest.mark.parametrize("size", [(32, 32), (33, 33), (32, 33), (7, 6)])
+@pytest.mark.parametrize(("kernel", "groups"), [(3, 1), (3, 4), (5, 4)])
+def test_a_convolution_padded_as_tensorflow_does_answers_as_before(
+    size: tuple[int, int], kernel: int, groups: int
+) -> None:
+    conv = Conv2dSame(4, 8, kernel, stride=2, groups=groups)
+    maps = torch.randn(2, 4, *size, generator=torch.Generator().manual_seed(1))
+    torch.testing.assert_close(SameConv(conv)(maps), conv(maps), rtol=1e-5, atol=1e-6)
+
+
+def test_a_trunk_padded_as_tensorflow_does_is_folded_without_padded_copies() -> None:
+    trunk = settled(
+        TrunkConfig(library="timm", architecture="mobilenetv2_050", arguments={"pad_type": "same"}, layers=(1, 2))
+    )
+    folded = for_inference([standing(trunk, (1, 2))])[0].trunk
+    assert folded is not None
+    assert sum(isinstance(part, SameConv) for part in folded.modules()) == 3
+    for images in (tiny.good_images(1), tiny.good_images(1, size=(65, 47))):
+        for layer, expected in trunk(images).items():
+            found = folded(images)[layer]
+            torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE * float(expected.abs().max()))
+
+
+def test_a_picture_is_taken_as_it_lies() -> None:
+    """Channels last, with the strides by which convolutions know it: for one picture torch would take any."""
+    image = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
+    tensor = as_tensor(image)
+    assert tensor.stride() == (30, 1, 15, 3)
+    assert prepare(tensor, DetectorConfig(input_size=(16, 16))).stride() == (768, 1, 48, 3)
+    assert np.array_equal((tensor[0] * 255).permute(1, 2, 0).numpy(), image.astype(np.float32))
 
 
 def test_what_is_stored_stays_what_was_trained(detectors: dict[str, Detector], tmp_path: Path) -> None:

@@ -17,12 +17,12 @@ from pydantic import BaseModel, ConfigDict
 from safetensors.torch import load_file
 from torch import Tensor
 
-from anomaly import images
 from anomaly.detectors import Detector
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import VigieError
 from anomaly.figures import Spread, TrainingFigures
 from anomaly.model_repo import load_detector
+from training.pictures import load
 
 REPEATS = 50  # pictures that are timed; the 95th percentile of fewer would be the slowest one or two
 _WARM_UP = 3
@@ -80,7 +80,7 @@ def cost(
     Raises:
         ImageError: a picture cannot be read.
     """
-    batches = [as_batch(path) for path in pictures[:repeats]]
+    batches = [load(path) for path in pictures[:repeats]]
     gflops = operations(detector, batches[0]) / 1e9
     with meter.measure() as measurement:
         cpu = timed(detector, batches, repeats)
@@ -106,11 +106,6 @@ def cost(
         training_wh=training.energy_wh if training else None,
         training_s=training.duration_s if training else None,
     )
-
-
-def as_batch(picture: Path) -> Tensor:
-    """(1, 3, H, W) float32 in [0, 1]."""
-    return torch.from_numpy(images.read(picture)).permute(2, 0, 1)[None].float() / 255
 
 
 @torch.no_grad()
@@ -187,7 +182,7 @@ def _resident_mb(key: str) -> float:
 @torch.no_grad()
 def main(folder: Path, picture: Path) -> None:
     """Prints a Memory as JSON."""
-    batch = as_batch(picture)
+    batch = load(picture)
     before = _resident_mb("VmRSS")
     _RESET.write_text("5")
     load_detector(folder).detector.predict(batch)

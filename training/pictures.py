@@ -10,7 +10,7 @@ from tqdm import tqdm
 from anomaly import images
 from anomaly.datasets import Dataset, Sample
 from anomaly.detectors import DetectorConfig
-from anomaly.detectors.base import prepare
+from anomaly.detectors.base import as_tensor, prepare
 from training.manifest import Manifest, SplitName
 
 _CACHE_BYTES = 2_000_000_000
@@ -19,7 +19,7 @@ _PLAIN = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 
 def load(path: Path) -> Tensor:
     """(1, 3, H, W) float32, RGB in [0, 1]."""
-    return torch.from_numpy(images.read(path)).permute(2, 0, 1)[None].float() / 255
+    return as_tensor(images.read(path))
 
 
 def samples_of(dataset: Dataset, manifest: Manifest, *splits: SplitName) -> list[Sample]:

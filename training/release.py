@@ -4,7 +4,6 @@ With --inspector, releases an inspector that exists with other policies: --polic
 the votes that the release carries in votes.json, or anew with --data DIR.
 """
 
-import hashlib
 import json
 import sys
 from collections.abc import Mapping, Sequence
@@ -22,7 +21,7 @@ from anomaly.errors import DataError, ModelLoadError, RepoNotFoundError, Revisio
 from anomaly.evaluation import Row, hardware, score, summarise, versions
 from anomaly.figures import DataFigures, InspectorMetrics, ModelMetrics
 from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, Member, MemberRef
-from anomaly.model_repo import CARD_FILES, MODEL_FILES, load_detector
+from anomaly.model_repo import CARD_FILES, MODEL_FILES, file_sha256, load_detector
 from anomaly.votes_file import VOTES_FILE
 from training.arguments import flag, run
 from training.finish import RUN, manifest_path, push_run, pushed
@@ -254,7 +253,7 @@ def _pushed(run: Path, repo_id: str) -> tuple[str, str]:
 
 
 def _ref(name: str, run: Path, repo: str, commit: str) -> MemberRef:
-    sha256 = hashlib.sha256((run / "model.safetensors").read_bytes()).hexdigest()
+    sha256 = file_sha256(run / "model.safetensors")
     return MemberRef(name=name, repo=repo, commit=commit, sha256=sha256)
 
 

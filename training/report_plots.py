@@ -156,7 +156,7 @@ def embedded(detector: Detector, scored: Scored, seed: int = 0) -> tuple[NDArray
     import torch
     from sklearn.manifold import TSNE
 
-    from training.cost import as_batch
+    from training.pictures import load
 
     if len(scored.rows) < 5:
         raise ValueError(f"t-SNE of {len(scored.rows)} pictures says nothing")
@@ -165,7 +165,7 @@ def embedded(detector: Detector, scored: Scored, seed: int = 0) -> tuple[NDArray
     vectors = []
     with torch.no_grad():
         for row in rows:
-            maps = detector.inputs(as_batch(row.sample.path))
+            maps = detector.inputs(load(row.sample.path))
             vectors.append(maps[max(maps)].mean(dim=(2, 3))[0].cpu().numpy())
     spread = TSNE(init="pca", random_state=seed, perplexity=min(30.0, (len(rows) - 1) / 3))
     return np.asarray(spread.fit_transform(np.array(vectors))), [row.sample.label for row in rows]

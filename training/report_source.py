@@ -1,6 +1,5 @@
 """What a report is about: finished runs or a released inspector, with the pictures that none of them has seen."""
 
-import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError, ModelLoadError
 from anomaly.figures import ModelMetrics
 from anomaly.inspector import Inspector, InspectorFile, Member, MemberRef, load_inspector
-from anomaly.model_repo import MODEL_FILES, load_detector
+from anomaly.model_repo import MODEL_FILES, file_sha256, load_detector
 from training.finish import RUN, manifest_path
 from training.hub_data import local_data
 from training.manifest import Manifest
@@ -103,7 +102,7 @@ def _of_runs(folders: list[Path], data: str, category: str | None, layout: Layou
             raise DataError(
                 f"{folder} is calibrated for {sorted(loaded.calibrations.categories)}, not for {category!r}"
             )
-        sha256 = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+        sha256 = file_sha256(folder / "model.safetensors")
         ref = MemberRef(name=name, repo="local/run", commit="0" * 40, sha256=sha256)
         members.append(Member(ref, loaded.detector.select(category), loaded.calibrations.categories[category]))
     calibrations = {member.ref.name: member.calibration for member in members}

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Annotated, ClassVar, Self
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -130,6 +132,13 @@ class Detector(nn.Module, ABC):
         return detector
 
 
+def as_tensor(image: NDArray[np.uint8], device: str = "cpu") -> Tensor:
+    """uint8 (H, W, 3) RGB -> float32 (1, 3, H, W) in [0, 1], channels last in memory, as the picture lies."""
+    # permuted as a batch: the batch axis of `permute(2, 0, 1)[None]` gets a stride of 3, which convolutions take for
+    # channels first and then run half as fast again
+    return torch.from_numpy(image)[None].to(device).permute(0, 3, 1, 2).float() / 255
+
+
 def prepare(images: Tensor, config: DetectorConfig) -> Tensor:
     """Resizes (bilinear, antialiased, aspect ratio not kept) and normalises: (B, 3, H, W) -> (B, 3, *input_size)."""
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.float32:
@@ -201,11 +210,16 @@ def load_exactly(module: nn.Module, state: dict[str, Tensor]) -> None:
         (state.keys() - own.keys(), "has an unknown"),
         ({name for name in both if own[name].shape != state[name].shape}, "has a wrong shape for"),
         ({name for name in both if own[name].dtype != state[name].dtype}, "has a wrong type for"),
-        ({name for name in both if not bool(state[name].isfinite().all())}, "has a number that is not finite in"),
+        ({name for name in both if not _finite(state[name])}, "has a number that is not finite in"),
     ):
         if names:
             raise ValueError(f"it {what} tensor {min(names)!r} ({len(names)} in all)")
     module.load_state_dict(state, strict=True)
+
+
+def _finite(tensor: Tensor) -> bool:
+    # least and largest are NaN where any number is; `isfinite` writes three tensors of this size
+    return tensor.numel() == 0 or all(bool(extreme.isfinite()) for extreme in tensor.aminmax())
 
 
 def fitted(state: Mapping[str, Tensor], *names: str) -> list[Tensor]:

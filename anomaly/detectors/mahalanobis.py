@@ -109,7 +109,8 @@ class Mahalanobis(Detector):
     def from_state(cls, config: DetectorConfig, state: dict[str, Tensor]) -> Self:
         assert isinstance(config, MahalanobisConfig)
         detector = cls(config, Trunk(config.trunk), *fitted(state, "mean", "whitener", "channels"))
-        load_exactly(detector, state)
+        # its own whitener lies column by column already: nothing to write a second time
+        load_exactly(detector, state | {"whitener": detector.whitener})
         *leading, positions, dims = detector.mean.shape
         if detector.whitener.shape != (*leading, positions, dims, dims) or detector.channels.shape != (dims,):
             raise ValueError(
