@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from anomaly.detectors.base import as_tensor
 from anomaly.emissions import Measurement
 from anomaly.evaluation import hardware, versions
 from anomaly.inspector import Inspector, load_inspector
@@ -51,7 +52,7 @@ def measure(inspector: Inspector, images: int, size: int) -> dict[str, Any]:
     for number in range(WARM_UP + images):
         defect = [None, *DEFECTS][number % (1 + len(DEFECTS))]
         image, _ = render(defect, seed=number, size=size)
-        tensor = torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255
+        tensor = as_tensor(image)
         counted = number >= WARM_UP
         for name, member in inspector.members.items():
             with inspector.meter.measure() as measurement:

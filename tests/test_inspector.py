@@ -20,6 +20,7 @@ from tiny import (
 
 from anomaly import __version__
 from anomaly.detectors import Autoencoder, Detector, PatchKNN
+from anomaly.detectors.base import as_tensor
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import PolicyError
 from anomaly.images import digest
@@ -95,7 +96,7 @@ def test_the_detectors_on_one_trunk_run_it_once_for_an_image(inspector: Inspecto
 
 def test_a_shared_trunk_scores_as_one_of_its_own(inspector: Inspector, members: list[Member]) -> None:
     found = votes(inspector.inspect(BAD))
-    image = torch.from_numpy(BAD).permute(2, 0, 1)[None].float() / 255
+    image = as_tensor(BAD)
     for member in members:
         assert found[member.ref.name].score == float(member.detector.predict(image).scores[0])
 

@@ -17,7 +17,7 @@ from trained import args_for, metrics
 from anomaly.backbones import read_weights
 from anomaly.datasets import Sample
 from anomaly.detectors import Localiser
-from anomaly.detectors.base import IMAGE
+from anomaly.detectors.base import IMAGE, as_tensor
 from anomaly.detectors.localiser import _confidence_logit
 from anomaly.errors import DataError, ModelLoadError
 from anomaly.images import read
@@ -263,7 +263,7 @@ def test_in_a_few_epochs_it_finds_the_squares_of_pictures_it_never_saw(given: tr
     train_localiser.fitted(detector, train, validate, args, split, frozen_norm=False)  # that trunk's are not a net's
     hits = 0
     for sample in marked_pictures(tmp_path / "fresh", 6, start=100):
-        image = torch.from_numpy(read(sample.path)).permute(2, 0, 1)[None].float() / 255
+        image = as_tensor(read(sample.path))
         with torch.no_grad():
             found = detector.predict(image).boxes
         assert found is not None
