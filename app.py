@@ -12,22 +12,25 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it calls home as soon as it is imported
 
-import gradio as gr
-from markupsafe import Markup
+from anomaly.cores import importing
 
-from anomaly import batch, render, serving
-from anomaly.batch_tab import BATCH_LANE, Pictures, batch_tab, uploaded
-from anomaly.compare_pair import SIDES, as_json, compare_pair, read_ask
-from anomaly.compare_tab import compare_tab
-from anomaly.events import ASIDE, MODEL_LANE, Picture, path_of, told
-from anomaly.feedback_tab import feedback_tab
-from anomaly.keyboard import mend
-from anomaly.mcp_tools import speak_json
-from anomaly.models_tab import models_tab
-from anomaly.monitor_tab import monitor_tab
-from anomaly.page import Page, layout, top, wire
-from anomaly.settings import Settings
-from anomaly.texts import Language, say
+with importing():
+    import gradio as gr
+    from markupsafe import Markup
+
+    from anomaly import batch, render, serving
+    from anomaly.batch_tab import BATCH_LANE, Pictures, batch_tab, uploaded
+    from anomaly.compare_pair import SIDES, as_json, compare_pair, read_ask
+    from anomaly.compare_tab import compare_tab
+    from anomaly.events import ASIDE, MODEL_LANE, Picture, path_of, told
+    from anomaly.feedback_tab import feedback_tab
+    from anomaly.keyboard import mend
+    from anomaly.mcp_tools import speak_json
+    from anomaly.models_tab import models_tab
+    from anomaly.monitor_tab import monitor_tab
+    from anomaly.page import Page, layout, top, wire
+    from anomaly.settings import Settings
+    from anomaly.texts import Language, say
 
 CSS = Path(__file__).with_name("app.css")
 FONTS = ["system-ui", "-apple-system", "Segoe UI", "Roboto", "Noto Sans", "DejaVu Sans", "sans-serif"]  # none to fetch

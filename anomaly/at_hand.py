@@ -16,7 +16,7 @@ from anomaly.render import Exhibit
 from anomaly.report import Report
 from anomaly.rules import Verdict
 from anomaly.settings import Settings
-from anomaly.texts import Language, say
+from anomaly.texts import Language, numeral, say
 from anomaly.what_if import Line, WhatIf, lines, votes_of, what_if
 from anomaly.why_panel import why_html
 
@@ -62,7 +62,7 @@ def told_lines(hand: AtHand | None, name: str, language: Language) -> list[Told]
             say(
                 "whatif_line",
                 language,
-                cut=_said(line.cut, language),
+                cut=numeral(line.cut, language),
                 value=figure(line.value, language),
                 score=figure(line.score, language),
             ),
@@ -79,9 +79,8 @@ def is_of(hand: AtHand | None, inspector: str, commit: str) -> bool:
 def set_here(hand: AtHand | None, name: str, places: Sequence[Any], chosen: str) -> Moved:
     """What a link has to say of this panel: the lines that are moved, and the policy where it is not the chosen one."""
     told = told_lines(hand, name, "en")
-    lines = {
-        each.line.member: float(place) for each, place in zip(told, places, strict=False) if each.line.moved_to(place)
-    }
+    moved = zip(told, places, strict=False)  # there are more sliders than lines
+    lines = {each.line.member: float(place) for each, place in moved if each.line.moved_to(place)}
     return Moved(name if name and name != chosen else "", lines)
 
 
@@ -200,7 +199,7 @@ def _row(line: Line, by: float, hand: AtHand, verdicts: Mapping[str, Verdict], l
             _mark("score", line.score, line),
             say("whatif_score", language, score=figure(line.score, language)),
         ),
-        f"{figure(line.value, language)} ({_said(line.cut, language)})",
+        f"{figure(line.value, language)} ({numeral(line.cut, language)})",
         figure(now, language),
         figure(known.p_value(now), language),
         Markup('<span class="chip {}">{}</span>').format(
@@ -217,7 +216,3 @@ def _row(line: Line, by: float, hand: AtHand, verdicts: Mapping[str, Verdict], l
 def _mark(kind: str, value: float, line: Line) -> Markup:
     share = min(max((value - line.low) / (line.high - line.low), 0.0), 1.0)
     return Markup('<i class="{}" style="left:{:.2f}%"></i>').format(kind, 100 * share)
-
-
-def _said(cut: str, language: Language) -> str:
-    return cut if language == "en" else cut.replace(".", ",")

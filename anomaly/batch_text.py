@@ -13,7 +13,7 @@ from anomaly.images import FORMATS
 from anomaly.panels import figure, warning_html
 from anomaly.policy import Verdict
 from anomaly.settings import Settings
-from anomaly.texts import Language, say
+from anomaly.texts import Language, numeral, say
 
 VERDICTS: tuple[Verdict, ...] = ("defect", "review", "ok")
 _MARKS: dict[Verdict, str] = {"defect": "✕", "review": "?", "ok": "✓"}
@@ -61,8 +61,7 @@ def intro_html(settings: Settings, revision: str, policy: str, language: Languag
 
 
 def _megabytes(count: int, language: Language) -> str:
-    text = f"{count / 1_000_000:g}"
-    return text if language == "en" else text.replace(".", ",")
+    return numeral(f"{count / 1_000_000:g}", language)
 
 
 def hint_html(language: Language) -> str:

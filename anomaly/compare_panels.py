@@ -12,7 +12,7 @@ from anomaly.hub import parse_source
 from anomaly.panels import figure, joined, linked, verdict_html
 from anomaly.render import Exhibit
 from anomaly.report import MemberVote, Report
-from anomaly.texts import Language, say
+from anomaly.texts import Language, numeral, say
 
 
 def views(pair: Pair) -> list[str]:
@@ -150,7 +150,7 @@ def _cell(field: str, row: MemberVote | None, language: Language) -> str:
         return say(f"vote_{row.verdict}", language)
     if field == "score":
         return "–" if row.score is None else figure(row.score, language)
-    name = row.threshold_name if language == "en" else row.threshold_name.replace(".", ",")
+    name = numeral(row.threshold_name, language)
     return f"{figure(row.threshold, language)} ({name})"
 
 

@@ -36,6 +36,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from anomaly.errors import CalibrationError
 from anomaly.policy import Text
+from anomaly.reasons import comma
 
 LEAST_REFERENCE = 10
 _TAIL = 0.05  # share of the calibration scores above the cut
@@ -267,8 +268,8 @@ def _text(drift: Drift, maximum: float, ks_p: float | None) -> Text:
     if drift.noticed is None:
         return {
             "en": f"No drift seen in {drift.parts} part{s} (martingale at most {reached}, alarm at {alarm}).",
-            "fr": f"Aucune dérive vue sur {drift.parts} pièce{s} (martingale au plus {_comma(reached)}, "
-            f"alarme à {_comma(alarm)}).",
+            "fr": f"Aucune dérive vue sur {drift.parts} pièce{s} (martingale au plus {comma(reached)}, "
+            f"alarme à {comma(alarm)}).",
         }
     up = drift.direction == "up"
     en = (
@@ -278,7 +279,7 @@ def _text(drift: Drift, maximum: float, ks_p: float | None) -> Text:
     fr = (
         f"Les scores dérivent vers le {'haut' if up else 'bas'}, depuis la pièce {drift.since} environ"
         f"{_when(drift.since_at)} ; remarqué à la pièce {drift.noticed}{_when(drift.noticed_at)} sur {drift.parts} "
-        f"(martingale {_comma(reached)}, alarme à {_comma(alarm)})."
+        f"(martingale {comma(reached)}, alarme à {comma(alarm)})."
     )
     if drift.above_since > drift.allowed * (drift.parts - drift.since + 1):
         en += " More parts than usual score above what good ones do: a change of production, or many defects."
@@ -292,7 +293,7 @@ def _text(drift: Drift, maximum: float, ks_p: float | None) -> Text:
         en += f" The latest {window} parts {'still differ' if differ else 'look'} {'from' if differ else 'like'} "
         en += f"the calibration (Kolmogorov-Smirnov p = {ks_p:.2g})."
         fr += f" Les {window} dernières pièces {'diffèrent encore de' if differ else 'ressemblent à'} "
-        fr += f"la calibration (Kolmogorov-Smirnov p = {_comma(f'{ks_p:.2g}')})."
+        fr += f"la calibration (Kolmogorov-Smirnov p = {comma(f'{ks_p:.2g}')})."
     return {"en": en, "fr": fr}
 
 
@@ -302,7 +303,3 @@ def _when(at: str) -> str:
 
 def _short(value: float) -> str:
     return f"{value:.3g}" if value < 1e6 else f"10^{math.log10(value):.0f}"
-
-
-def _comma(number: str) -> str:
-    return number.replace(".", ",")

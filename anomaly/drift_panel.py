@@ -5,7 +5,7 @@ from markupsafe import Markup
 from anomaly.drift import LEAST_REFERENCE, DriftSettings, Finding
 from anomaly.drift_watch import PARTS, Seen, Watched
 from anomaly.panels import figure, joined
-from anomaly.texts import Language, say
+from anomaly.texts import Language, numeral, say
 
 
 def drift_html(
@@ -114,5 +114,4 @@ def whole(count: int, language: Language) -> str:
 
 
 def _share(share: float, language: Language) -> str:
-    text = f"{100 * share:g} %"
-    return text if language == "en" else text.replace(".", ",")
+    return numeral(f"{100 * share:g} %", language)

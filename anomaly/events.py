@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import gradio as gr
+from gradio.context import Context
 from gradio.utils import get_upload_folder
 
 from anomaly.errors import INTERNAL, NoPictureError, NotUploadedError, VigieError
@@ -66,3 +67,12 @@ def path_of(picture: Picture, language: Language) -> str:
     if not path.is_relative_to(Path(get_upload_folder()).resolve()) or not path.is_file():
         raise NotUploadedError(f"{path.name!r} is no upload of this app; upload it first (gradio_client: handle_file)")
     return str(path)
+
+
+def enclosing_tab() -> gr.Tab:
+    """The gr.Tab around what is being built."""
+    block = Context.block
+    while not isinstance(block, gr.Tab):
+        assert block is not None, "call it inside a gr.Tab"
+        block = block.parent
+    return block

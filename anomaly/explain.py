@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict
 from anomaly.calibration import Calibration
 from anomaly.policy import next_step
 from anomaly.policy_check import least_score, score_range
+from anomaly.reasons import comma
 from anomaly.rules import AnyRule, CascadeRule, Cut, Policy, Text, Verdict, WeightedRule
 from anomaly.votes import Decision, Failure, Vote, cast_vote
 
@@ -204,7 +205,7 @@ def _distances(readings: tuple[Reading, ...]) -> Text:
         beyond, own, ranges = r.distance >= 0, f"{abs(r.distance):.3g}", f"{abs(r.distance_iqr):.2g}"
         said["en"].append(f"{r.member} {own} {'above' if beyond else 'below'} {r.cut} ({ranges} IQR)")
         side = "au-dessus de" if beyond else "au-dessous de"
-        said["fr"].append(f"{r.member} {_comma(own)} {side} {_comma(r.cut)} ({_comma(ranges)} EIQ)")
+        said["fr"].append(f"{r.member} {comma(own)} {side} {comma(r.cut)} ({comma(ranges)} EIQ)")
     if not said["en"]:
         return {}
     return {
@@ -240,8 +241,8 @@ def change_words(flip: Flip | None) -> Text:
     return {
         "en": f"With a score of {flip.member} {by} {'higher' if more else 'lower'} ({score}, {ranges} IQR away) "
         f"{then['en']}.",
-        "fr": f"Avec un score de {flip.member} {'supérieur' if more else 'inférieur'} de {_comma(by)} "
-        f"({_comma(score)}, à {_comma(ranges)} EIQ), {then['fr']}.",
+        "fr": f"Avec un score de {flip.member} {'supérieur' if more else 'inférieur'} de {comma(by)} "
+        f"({comma(score)}, à {comma(ranges)} EIQ), {then['fr']}.",
     }
 
 
@@ -253,7 +254,3 @@ def _unasked(names: tuple[str, ...]) -> Text:
         "en": f"Not asked, for the cascade stopped before: {listed}.",
         "fr": f"Sans être consulté, la cascade s'étant arrêtée avant : {listed}.",
     }
-
-
-def _comma(number: str) -> str:
-    return number.replace(".", ",")

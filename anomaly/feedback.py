@@ -11,7 +11,6 @@ written anew from its pixels: what a camera or a phone wrote into the file (plac
 import contextlib
 import io
 import logging
-import os
 import threading
 import unicodedata
 from datetime import UTC, datetime
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from anomaly import images, regions
+from anomaly import hub, images, regions
 from anomaly.datasets import GOOD, GOOD_NAMES
 from anomaly.errors import DataError, RegistryError
 from anomaly.hub_errors import explained
@@ -174,7 +173,7 @@ class FeedbackStore:
                 every=self._every_min,
                 private=True,
                 allow_patterns=["*.png", "*.json"],
-                hf_api=_api(),
+                hf_api=hub.client(),
             )
         return self._scheduler
 
@@ -185,7 +184,7 @@ class FeedbackStore:
         from huggingface_hub import CommitOperationDelete
 
         with explained(self.repo):
-            api = _api()
+            api = hub.client()
             files = [path for old in pictures for path in (old, old.with_suffix(".json"), _mask_of(old))]
             there = {path.relative_to(self.folder).as_posix() for path in files}
             known = api.get_paths_info(self.repo, sorted(there), repo_type="dataset")
@@ -254,9 +253,3 @@ def _remove(picture: Path) -> None:
     for folder in (picture.parent, mask.parent, mask.parent.parent):
         if folder.is_dir() and not any(folder.iterdir()):
             folder.rmdir()
-
-
-def _api() -> Any:
-    from huggingface_hub import HfApi
-
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None, library_name="vigie")

@@ -12,7 +12,7 @@ from PIL import Image
 
 from anomaly import batch, images, panels, regions, serving
 from anomaly.errors import NoPictureError, VigieError
-from anomaly.events import ASIDE, Picture, path_of
+from anomaly.events import ASIDE, Picture, enclosing_tab, path_of
 from anomaly.feedback import checked_report
 from anomaly.feedback_panel import (
     answers,
@@ -23,8 +23,7 @@ from anomaly.feedback_panel import (
     warning_html,
     wire_answers,
 )
-from anomaly.feedback_queue import Queue, Waiting, nearest, queued, without
-from anomaly.monitor_tab import enclosing_tab
+from anomaly.feedback_queue import Queue, Waiting, nearest, queued, unsure, without
 from anomaly.settings import Settings
 from anomaly.texts import Language, say
 
@@ -57,7 +56,7 @@ def feedback_tab(page: "Page", settings: Settings) -> None:
         """The last inspection goes into the queue, if it belongs there and is of the picture beside it."""
         try:
             path, told = Path(path_of(shown, language)), checked_report(report)
-            if images.digest(images.read(path)) != told.image_sha256:
+            if unsure(told) and images.digest(images.read(path)) != told.image_sha256:
                 return queue
         except VigieError:
             return queue

@@ -8,7 +8,7 @@ from markupsafe import Markup
 from anomaly.explain import Reading
 from anomaly.panels import figure
 from anomaly.report import Report
-from anomaly.texts import Language, say
+from anomaly.texts import Language, numeral, say
 
 REACH = 5.0  # interquartile ranges from the line to an end of the scale
 
@@ -30,7 +30,7 @@ def gauge_html(report: Report, language: Language) -> str:
         "gauge_beyond" if distance >= 0 else "gauge_short",
         language,
         ranges=figure(abs(distance), language),
-        cut=reading.cut if language == "en" else reading.cut.replace(".", ","),
+        cut=numeral(reading.cut, language),
     )
     reached = min(max(distance, -REACH), REACH)
     end = say("gauge_end", language, ranges=f"{REACH:g}")

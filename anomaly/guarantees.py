@@ -30,6 +30,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict
 
 from anomaly.calibration import Calibration, Threshold, ThresholdName
+from anomaly.reasons import comma
 
 CONFIDENCE = 0.95
 
@@ -190,4 +191,4 @@ def _percent(share: float) -> str:
 
 
 def _pour_cent(share: float) -> str:
-    return _percent(share).replace(".", ",")
+    return comma(_percent(share))

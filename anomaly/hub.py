@@ -136,7 +136,8 @@ def _fetch(source: Source, commit: str, name: str) -> None:
     with explained(f"{source.repo_id}@{commit[:12]}"):
         try:
             _head(source, commit, name)  # a single try: hf_hub_download goes on trying for 23 s to 6 minutes
-            _api().hf_hub_download(source.repo_id, name, revision=commit, cache_dir=_cache_dir(), etag_timeout=ANSWER_S)
+            api = client()
+            api.hf_hub_download(source.repo_id, name, revision=commit, cache_dir=_cache_dir(), etag_timeout=ANSWER_S)
         except errors.RemoteEntryNotFoundError as error:
             raise ModelLoadError(f"{source.repo_id}@{commit[:12]} has no {name}") from error
 
@@ -196,7 +197,7 @@ def push(
     if tag is not None:
         local_repo.check_tag(tag)
     with explained(repo_id if tag is None else f"{repo_id}@{tag}"):
-        api = _api()
+        api = client()
         refs = _refs_or_create(api, repo_id, private)
         local_repo.check_free(repo_id, tag, {ref["name"]: ref["targetCommit"] for ref in refs["tags"]})
         head = next((ref["targetCommit"] for ref in refs["branches"] if ref["name"] == "main"), None)
@@ -235,7 +236,7 @@ def _get(path: str) -> Any:
     from huggingface_hub import get_session
     from huggingface_hub.utils import build_hf_headers, hf_raise_for_status  # type: ignore[attr-defined]
 
-    url = f"{_api().endpoint}/api/models/{path}"
+    url = f"{endpoint()}/api/models/{path}"
     response = get_session().get(url, headers=build_hf_headers(library_name="vigie"), timeout=ANSWER_S)
     hf_raise_for_status(response)
     return response.json()
@@ -244,7 +245,7 @@ def _get(path: str) -> Any:
 def _head(source: Source, commit: str, name: str) -> None:
     from huggingface_hub import hf_hub_url
 
-    api = _api()
+    api = client()
     url = hf_hub_url(source.repo_id, name, revision=commit, endpoint=api.endpoint)
     api.get_hf_file_metadata(url=url, timeout=ANSWER_S)
 
@@ -263,7 +264,13 @@ def _cache_dir() -> Path:
     return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser()
 
 
-def _api() -> "HfApi":
+def endpoint() -> str:
+    """The Hub that HF_ENDPOINT names, as an address without a slash at its end."""
+    return os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
+
+
+def client() -> "HfApi":
+    """The client of that Hub."""
     from huggingface_hub import HfApi
 
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None, library_name="vigie")
+    return HfApi(endpoint=endpoint(), library_name="vigie")

@@ -12,7 +12,7 @@ from anomaly import charts, hub, releases
 from anomaly.figures import Figures, InspectorMetrics, ModelMetrics
 from anomaly.monitor_tab import percent
 from anomaly.panels import figure, joined, linked
-from anomaly.texts import Language, say
+from anomaly.texts import Language, numeral, say
 from anomaly.votes_file import VotesFile
 
 if TYPE_CHECKING:
@@ -305,8 +305,7 @@ def table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str | Markup
 
 def decimal(value: float, language: Language) -> str:
     """A share or an AUROC: 0.985."""
-    text = f"{value:.3f}"
-    return text if language == "en" else text.replace(".", ",")
+    return numeral(f"{value:.3f}", language)
 
 
 def _sentence(text: str) -> Markup:

@@ -11,9 +11,8 @@ from markupsafe import Markup
 
 from anomaly import hub, panels, releases, serving
 from anomaly.errors import VigieError
-from anomaly.events import ASIDE
+from anomaly.events import ASIDE, enclosing_tab
 from anomaly.models_sheet import card_text, history_html, models_html
-from anomaly.monitor_tab import enclosing_tab
 from anomaly.settings import Settings
 from anomaly.texts import Language, say
 

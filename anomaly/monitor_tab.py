@@ -15,11 +15,11 @@ from markupsafe import Markup
 from anomaly import charts, panels, serving
 from anomaly.drift_panel import whole
 from anomaly.errors import VigieError
-from anomaly.events import ASIDE
+from anomaly.events import ASIDE, enclosing_tab
 from anomaly.monitor import REMEMBERED, Entry, Summary, grouped, over_time, summarise
 from anomaly.panels import figure, joined
 from anomaly.settings import Settings
-from anomaly.texts import Language, say
+from anomaly.texts import Language, numeral, say
 
 if TYPE_CHECKING:
     from anomaly.drift_watch import Seen
@@ -90,15 +90,6 @@ def monitor_tab(page: "Page", settings: Settings) -> None:
     spoken = page.language.change(translate, page.language, [period, refresh, link], **ASIDE)
     spoken.then(show_again, [looked, *asked], [sheet, drift], **ASIDE)
     link.click(None, js=_OPEN_DRIFT)
-
-
-def enclosing_tab() -> gr.Tab:
-    """The gr.Tab around what is being built."""
-    block = Context.block
-    while not isinstance(block, gr.Tab):
-        assert block is not None, "call it inside a gr.Tab"
-        block = block.parent
-    return block
 
 
 def _periods(language: Language) -> list[tuple[str, str]]:
@@ -284,8 +275,7 @@ def _table(entries: Sequence[Entry], language: Language) -> Markup:
 
 def percent(share: float, language: Language) -> str:
     """A share of parts: 12.5 %."""
-    text = f"{100 * share:.1f} %"
-    return text if language == "en" else text.replace(".", ",")
+    return numeral(f"{100 * share:.1f} %", language)
 
 
 def _time(at: datetime) -> str:

@@ -1,7 +1,6 @@
 """Report -> the HTML panels of the page. Every value is escaped (markupsafe.palletsprojects.com): `Markup.format` does
 so by itself. Colours and layout are in app.css."""
 
-import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
@@ -11,11 +10,12 @@ from statistics import median
 import numpy as np
 from markupsafe import Markup
 
+from anomaly import hub
 from anomaly.boxes import DEFECT
 from anomaly.calibration import Calibration
 from anomaly.render import ALL, FULL, NONE, colours
 from anomaly.report import MemberVote, Report
-from anomaly.texts import Language, say
+from anomaly.texts import Language, numeral, say
 
 _ICONS = {
     "ok": "M4 12.5l5.5 5.5L20 6.5",
@@ -169,7 +169,7 @@ def _vote_row(
 
 
 def _bar(vote: MemberVote, score: float, calibration: Calibration, language: Language) -> Markup:
-    line = vote.threshold_name if language == "en" else vote.threshold_name.replace(".", ",")
+    line = numeral(vote.threshold_name, language)
     reading = say(
         "score_of", language, score=figure(score, language), threshold=figure(vote.threshold, language), name=line
     )
@@ -224,9 +224,8 @@ def linked(text: Markup, repo: str, commit: str, *, on_hub: bool) -> Markup:
 
 
 def hub_page(repo: str, commit: str) -> str:
-    """The page of a commit on the Hub that HF_ENDPOINT names, where everything else comes from as well."""
-    endpoint = os.environ.get("HF_ENDPOINT", "").rstrip("/") or "https://huggingface.co"
-    return f"{endpoint}/{repo}/tree/{commit}"
+    """The page of a commit on the Hub, where everything else comes from as well."""
+    return f"{hub.endpoint()}/{repo}/tree/{commit}"
 
 
 def figure(value: float, language: Language) -> str:

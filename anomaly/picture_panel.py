@@ -11,9 +11,8 @@ from anomaly.events import ASIDE
 from anomaly.panels import legend_html
 from anomaly.texts import Language, say
 
-SPLIT = (
-    4  # percent of the width that show the bare picture at first: enough for a handle to be seen, and no defect lost
-)
+# percent of the width that show the bare picture at first: enough for a handle to be seen, and no defect lost
+SPLIT = 4
 # The handle cannot be reached by keyboard, so a slider moves it as well; nothing has to be drawn again for that.
 _SPLIT_AT = "(percent) => ({__type__: 'update', slider_position: percent})"
 

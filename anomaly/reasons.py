@@ -45,7 +45,7 @@ def weighed(low: float, high: float, cut: float) -> Text:
     said = f"{low:.3f}" if low == high else f"{low:.3f} – {high:.3f}"
     return {
         "en": f"Weighted probability of a defect {said}, {cut:g} needed.",
-        "fr": f"Probabilité pondérée d'un défaut {_comma(said)}, {_comma(f'{cut:g}')} requis.",
+        "fr": f"Probabilité pondérée d'un défaut {comma(said)}, {comma(f'{cut:g}')} requis.",
     }
 
 
@@ -116,14 +116,14 @@ def cut_words(cut: Cut) -> Text:
         return {"en": f"the {cut.threshold} threshold", "fr": f"le seuil {cut.threshold}"}
     if cut.p_value is not None:
         number = f"{cut.p_value:.3g}"
-        return {"en": f"a p-value of {number} or less", "fr": f"une valeur p de {_comma(number)} ou moins"}
+        return {"en": f"a p-value of {number} or less", "fr": f"une valeur p de {comma(number)} ou moins"}
     if cut.score is not None:
         number = f"{cut.score:.6g}"
-        return {"en": f"a score of {number} or more", "fr": f"un score de {_comma(number)} ou plus"}
+        return {"en": f"a score of {number} or more", "fr": f"un score de {comma(number)} ou plus"}
     number = f"{cut.probability:.3g}"
     return {
         "en": f"a probability of {number} or more",
-        "fr": f"une probabilité de {_comma(number)} ou plus",
+        "fr": f"une probabilité de {comma(number)} ou plus",
     }
 
 
@@ -132,5 +132,6 @@ def _listed(names: Sequence[str]) -> Text:
     return {"en": f": {listed}" if names else "", "fr": f" : {listed}" if names else ""}
 
 
-def _comma(number: str) -> str:
+def comma(number: str) -> str:
+    """A numeral as French writes it."""
     return number.replace(".", ",")

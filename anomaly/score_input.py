@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from anomaly.errors import DataError
+from anomaly.hub_data import PREFIX, parse_hub_data, snapshot
 from anomaly.watch import SUFFIXES
 
-HUB = "hf://datasets/"
 TABLE = ".parquet"
 _ROWS = 16  # read at a time: pictures may have megabytes each
 
@@ -69,17 +69,15 @@ def find(text: str) -> Inputs:
         RegistryError: of the kind that tells why the Hub did not give it.
     """
     if text.startswith("hf:"):
-        from training.hub_data import parse_hub_data, snapshot
-
         root, commit = snapshot(text)
         wanted = parse_hub_data(text)
         folder = f"/{wanted.folder}" if wanted.folder else ""
-        return Inputs(f"{HUB}{wanted.repo_id}@{commit}{folder}", root, _listed(root, stamped=False))
+        return Inputs(f"{PREFIX}{wanted.repo_id}@{commit}{folder}", root, _listed(root, stamped=False))
     path = Path(text).expanduser().resolve()
     if path.is_file() and path.suffix.lower() == TABLE:
         return Inputs(str(path), path.parent, (_look(path.parent, path, stamped=True),))
     if not path.is_dir():
-        raise DataError(f"{text} is neither a folder nor a {TABLE} file; expected one of them, or {HUB}ORG/NAME")
+        raise DataError(f"{text} is neither a folder nor a {TABLE} file; expected one of them, or {PREFIX}ORG/NAME")
     return Inputs(str(path), path, _listed(path, stamped=True))
 
 
@@ -94,9 +92,7 @@ def at_hand(named: str, root: Path, spans: Sequence[Span]) -> Path:
     Raises:
         RegistryError: of the kind that tells why the Hub did not give them.
     """
-    if named.startswith(HUB) and not all((root / span.file).is_file() for span in spans):
-        from training.hub_data import snapshot
-
+    if named.startswith(PREFIX) and not all((root / span.file).is_file() for span in spans):
         return snapshot(named)[0]
     return root
 

@@ -2,18 +2,17 @@
 
 A row of the dataset is a part; its actor writes the file itself, so nothing large passes through Ray's object store.
 What an actor or a node was at when it died is done in another round, by a pool as large as the cluster is then: Ray
-itself would wait for a CPU to start that very actor again, for ever where the only ones left are taken. Nothing is sent
-to Ray's makers, and a cluster that is started here has no dashboard and listens on the loopback only.
+itself would wait for a CPU to start that very actor again, for ever where the only ones left are taken.
 """
 
 import json
 import logging
-import os
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 from anomaly.errors import VigieError
+from anomaly.ray_cluster import ray_cluster
 from anomaly.score import Job, Part, Scorer
 from anomaly.score_input import Span
 
@@ -52,34 +51,20 @@ def run_on_ray(job: Job, parts: Sequence[Part], workers: int | None) -> Iterator
     """
     if not parts:
         return
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    if not os.environ.get("RAY_ADDRESS"):  # one of its own: on the loopback, as Ray has it by default on macOS
-        os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
-    try:
-        import ray
-        from ray.exceptions import RayError
-    except ImportError as error:
-        raise VigieError("the engine ray needs Ray: pip install 'vigie[ray]'") from error
-    ours = not ray.is_initialized()
-    if ours:
-        _join(workers)
     missing, in_vain = list(parts), 0
-    try:
+    with ray_cluster(workers) as ray:
         while missing:
             done, why = set(), "its workers died"
             try:
                 for number in _round(job, missing, min(workers or int(ray.cluster_resources()["CPU"]), len(missing))):
                     done.add(number)
                     yield number
-            except RayError as error:  # also that of an actor on a node that has just died
+            except ray.exceptions.RayError as error:  # also that of an actor on a node that has just died
                 why = " ".join(str(error).split())
             in_vain = 0 if done else in_vain + 1
             if in_vain == _IN_VAIN:
                 raise VigieError(f"Ray gave up ({why}); run it again, what is done stays done")
             missing = [part for part in missing if part.number not in done]
-    finally:
-        if ours:
-            ray.shutdown()
 
 
 def _round(job: Job, parts: Sequence[Part], size: int) -> Iterator[int]:
@@ -106,18 +91,3 @@ def _round(job: Job, parts: Sequence[Part], size: int) -> Iterator[int]:
         if row["error"]:
             raise VigieError(f"a worker stopped ({row['error']}); run it again, what is done stays done")
         yield int(row["number"])
-
-
-def _join(workers: int | None) -> None:
-    import ray
-
-    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if os.environ.get("RAY_ADDRESS"):
-        try:
-            ray.init(**quiet)
-        except ConnectionError as error:
-            raise VigieError(
-                f"no Ray cluster at RAY_ADDRESS ({os.environ['RAY_ADDRESS']}); start it: {error}"
-            ) from error
-    else:
-        ray.init(address="local", num_cpus=workers, include_dashboard=False, **quiet)

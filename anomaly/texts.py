@@ -7,6 +7,7 @@ from typing import Literal
 
 from anomaly.panel_texts import PANEL_TEXTS
 from anomaly.policy import Text
+from anomaly.reasons import comma
 from anomaly.tab_texts import TAB_TEXTS
 
 Language = Literal["en", "fr"]
@@ -22,6 +23,11 @@ def say(key: str, language: Language, **values: object) -> str:
         values: for the names in braces.
     """
     return TEXTS[key][language].format(**values)
+
+
+def numeral(text: str, language: Language) -> str:
+    """A number, or the name of a threshold with one in it, as the language writes it."""
+    return text if language == "en" else comma(text)
 
 
 def language_of(accepted: str) -> Language:

@@ -13,7 +13,7 @@ from anomaly.panels import figure
 from anomaly.policy_check import least_score
 from anomaly.report import Report
 from anomaly.rules import AnyRule, CascadeRule, Cut, Policy, Rule, WeightedRule
-from anomaly.texts import Language, say
+from anomaly.texts import Language, numeral, say
 
 
 def why_html(report: Report, language: Language) -> str:
@@ -58,16 +58,12 @@ def _distances(why: Explanation, language: Language) -> Markup:
 
 def _distance(reading: Reading, language: Language) -> Markup:
     name = Markup("<b>{}</b>").format(reading.member)
-    line = _said(reading.cut, language)
+    line = numeral(reading.cut, language)
     if reading.distance is None or reading.distance_iqr is None:
         return Markup("{} {}").format(name, say("one_side", language, line=line))
     key = "above" if reading.distance >= 0 else "below"
     own, ranges = (figure(abs(value), language) for value in (reading.distance, reading.distance_iqr))
     return Markup("{} {}").format(name, say(f"distance_{key}", language, own=own, line=line, ranges=ranges))
-
-
-def _said(cut: str, language: Language) -> str:
-    return cut if language == "en" else cut.replace(".", ",")
 
 
 class _Line(NamedTuple):
@@ -87,7 +83,7 @@ def promises_html(policy: Policy, calibrations: Mapping[str, Calibration], langu
     """
     rows = Markup("").join(
         Markup("<li><b>{}</b> <code>{}</code><br>{}<br>{}</li>").format(
-            line.member, _said(str(line.cut), language), *_promise(line.cut, calibrations[line.member], language)
+            line.member, numeral(str(line.cut), language), *_promise(line.cut, calibrations[line.member], language)
         )
         for line in dict.fromkeys(_lines(policy))
     )

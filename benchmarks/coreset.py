@@ -18,11 +18,12 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
+from real_data import table  # beside this file
 from torch import Tensor
 
 from anomaly.datasets import read_mask
@@ -138,16 +139,6 @@ def fitted(member: str, data: Path, category: str, weights: Path) -> dict[str, A
             "AUROC": metrics["test"]["image_auroc"],
             "AU-PRO": metrics["test"]["au_pro"],
         }
-
-
-def table(title: str, rows: Sequence[Mapping[str, Any]]) -> None:
-    def cell(value: object) -> str:
-        return "-" if value is None else f"{value:.4g}" if isinstance(value, float) else str(value)
-
-    print(f"## {title}\n\n| {' | '.join(rows[0])} |\n|{'---|' * len(rows[0])}")
-    for row in rows:
-        print(f"| {' | '.join(cell(value) for value in row.values())} |")
-    print(flush=True)
 
 
 if __name__ == "__main__":

@@ -29,10 +29,10 @@ from anomaly.calibration import ThresholdName, calibrate, least_good
 from anomaly.datasets import read_dataset
 from anomaly.errors import DataError
 from anomaly.guarantees import Promise, guarantee
+from anomaly.hub_data import local_data
 from anomaly.model_repo import load_detector
 from anomaly.probability import Kind, ProbabilityMap, Temperature, expected_calibration_error, log_loss, reliability
 from training.finish import RUN
-from training.hub_data import local_data
 from training.manifest import Manifest
 from training.pictures import load
 from training.probability import fit_kind, fit_probability, standard

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 from browser_page import app, browser, open_page, pictures  # noqa: F401  fixtures
-from loopback_hub import hub  # noqa: F401  a fixture
+from huggingface_hub import HfApi
+from loopback_hub import LoopbackHub, hub  # noqa: F401  a fixture
 from torch import Tensor
 
 from anomaly import hub as registry
@@ -211,3 +212,14 @@ def _release_inspector(folder: Path, members: tuple[MemberRef, ...], tag: str) -
     work.mkdir(parents=True)
     (work / INSPECTOR_FILE).write_text(file.model_dump_json(indent=1))
     registry.store(work, folder, "test/cable-inspector", files=[INSPECTOR_FILE], tag=tag)
+
+
+@pytest.fixture
+def api(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HfApi:  # noqa: F811
+    """Alice with the empty data set alice/parts and an empty cache."""
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_loopback_alice")
+    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
+    client = HfApi(endpoint=hub.url, token="hf_loopback_alice")
+    client.create_repo("alice/parts", repo_type="dataset")
+    return client

@@ -138,21 +138,6 @@ def test_what_is_no_picture_is_refused_in_our_words(client: Client, tmp_path: Pa
         client.predict(handle_file(note), api_name="/inspect")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (("", "v9", ""), "no revision 'v9'"),
-        (("", "", "lenient"), "unknown policy 'lenient'; this inspector has"),
-        (("acme/other", "", ""), "unknown inspector 'acme/other'; this app serves"),
-    ],
-)
-def test_what_does_not_exist_is_refused_with_what_does(
-    client: Client, picture_file: Path, arguments: tuple[str, str, str], message: str
-) -> None:
-    with pytest.raises(AppError, match=message):
-        client.predict(handle_file(picture_file), *arguments, api_name="/inspect")
-
-
 def test_no_picture_is_refused(client: Client) -> None:
     with pytest.raises(AppError, match="There is no picture yet"):
         client.predict(None, api_name="/inspect")

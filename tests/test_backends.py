@@ -20,7 +20,6 @@ from torch import Tensor
 from anomaly import cli, exports, runners, serving
 from anomaly.backends import PRECISIONS, TORCH, Backend, BackendName, Precision
 from anomaly.detectors import Autoencoder, AutoencoderConfig, Detector
-from anomaly.detectors.autoencoder import PerceptualConfig
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError, VigieError
 from anomaly.folding import for_inference
@@ -37,13 +36,7 @@ NAMES = (*tiny.tiny_detectors(), "perceptual autoencoder")
 
 @pytest.fixture(scope="module")
 def ready() -> dict[str, Detector]:
-    config = tiny.TRUNK.model_copy(update={"layers": (2, 3)})
-    perceptual = PerceptualConfig(input_size=(64, 64), trunk=config, use_layers=(2, 3), weight=0.1)
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        sees = Autoencoder(AutoencoderConfig(input_size=(64, 64), width=4, perceptual=perceptual))
-        tiny.settle(sees)
-    detectors = tiny.tiny_detectors() | {"perceptual autoencoder": sees.eval().requires_grad_(False)}
+    detectors = tiny.tiny_detectors() | {"perceptual autoencoder": tiny.perceptual_autoencoder()}
     return dict(zip(detectors, for_inference(list(detectors.values())), strict=True))
 
 

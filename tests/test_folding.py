@@ -20,7 +20,6 @@ from anomaly.detectors import (
     MahalanobisConfig,
     PatchKNN,
 )
-from anomaly.detectors.autoencoder import PerceptualConfig
 from anomaly.detectors.base import as_tensor, prepare
 from anomaly.emissions import EmissionsMeter
 from anomaly.folding import SameConv, for_inference
@@ -32,13 +31,7 @@ TOLERANCE = 1e-5  # of a score, relative
 
 @pytest.fixture(scope="module")
 def detectors() -> dict[str, Detector]:
-    config = tiny.TRUNK.model_copy(update={"layers": (2, 3)})
-    perceptual = PerceptualConfig(input_size=(64, 64), trunk=config, use_layers=(2, 3), weight=0.1)
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        sees = Autoencoder(AutoencoderConfig(input_size=(64, 64), width=4, perceptual=perceptual))
-        tiny.settle(sees)
-    return tiny.tiny_detectors() | {"perceptual autoencoder": sees.eval().requires_grad_(False)}
+    return tiny.tiny_detectors() | {"perceptual autoencoder": tiny.perceptual_autoencoder()}
 
 
 @pytest.fixture(scope="module")

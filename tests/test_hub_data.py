@@ -27,8 +27,8 @@ from anomaly.errors import (
     RepoNotFoundError,
     RevisionNotFoundError,
 )
-from training.hub_data import HubData, local_data, parse_hub_data
-from training.hub_tables import metadata_rows, parquet_rows, write_class_folders
+from anomaly.hub_data import HubData, local_data, parse_hub_data
+from anomaly.hub_tables import metadata_rows, parquet_rows, write_class_folders
 
 REPO = "alice/parts"
 MAIN = f"hf://datasets/{REPO}@main"
@@ -36,17 +36,6 @@ SIZE = 16
 CLASSES = ("good", "scratch")
 
 hub = loopback_hub.hub
-
-
-@pytest.fixture
-def api(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HfApi:
-    """Alice with an empty data set and an empty cache."""
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.setenv("HF_TOKEN", "hf_loopback_alice")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    api = HfApi(endpoint=hub.url, token="hf_loopback_alice")
-    api.create_repo(REPO, repo_type="dataset")
-    return api
 
 
 def encoded(seed: int, form: str = "PNG", **options: Any) -> bytes:
@@ -230,12 +219,12 @@ def test_labels_may_be_text_and_columns_may_have_other_names(api: HfApi, tmp_pat
 
 
 def test_validation_pictures_are_trained_on_and_it_is_said(
-    api: HfApi, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    api: HfApi, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     files = {f"data/{part}-00000.parquet": table(cells(encoded(n)), [0]) for n, part in enumerate(("train", "valid"))}
     push(api, tmp_path / "parts", files)
     assert len(read().train) == 2
-    assert "1 validation pictures are taken as train" in capsys.readouterr().out
+    assert "1 validation pictures are taken as train" in caplog.text
 
 
 @pytest.mark.parametrize("name", ["../../../evil", "/etc/evil", ".evil", "..\\evil", "e" * 300, "é\n\0"])
@@ -402,7 +391,7 @@ def test_a_file_that_vanished_from_the_cache_is_fetched_again(api: HfApi, tmp_pa
 def test_a_kill_in_the_middle_of_writing_leaves_nothing_that_is_taken_for_whole(api: HfApi, tmp_path: Path) -> None:
     push(api, tmp_path / "parts", parquet_files())
     script = (
-        "import os, signal, sys; from training import hub_data\n"
+        "import os, signal, sys; from anomaly import hub_data\n"
         "rows = hub_data.parquet_rows\n"
         "def until_killed(*arguments):\n"
         "    for number, row in enumerate(rows(*arguments)):\n"

@@ -121,7 +121,7 @@ def test_what_is_wrong_with_a_job_is_said_as_in_sequence(training_args: train_al
 
 def test_without_ray_it_is_said_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(VigieError, match=r"pip install \.\[ray\]"):
+    with pytest.raises(VigieError, match=r"pip install 'vigie\[ray\]'"):
         run_on_ray([])
 
 

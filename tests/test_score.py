@@ -15,7 +15,6 @@ import pyarrow as pa
 import pytest
 import torch
 from huggingface_hub import HfApi
-from loopback_hub import LoopbackHub
 from PIL import Image
 from pyarrow import parquet
 
@@ -313,17 +312,6 @@ def test_parts_are_stretches_of_equal_length_across_files() -> None:
 
 
 # --- the Hub ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def api(hub: LoopbackHub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> HfApi:
-    """Alice with an empty data set and an empty cache."""
-    monkeypatch.setenv("HF_ENDPOINT", hub.url)
-    monkeypatch.setenv("HF_TOKEN", "hf_loopback_alice")
-    monkeypatch.setenv("HF_HUB_CACHE", str(tmp_path / "cache"))
-    api = HfApi(endpoint=hub.url, token="hf_loopback_alice")
-    api.create_repo("alice/parts", repo_type="dataset")
-    return api
 
 
 def test_a_data_set_of_the_hub_gives_the_rows_of_a_folder_at_one_commit(

@@ -31,6 +31,7 @@ from anomaly.detectors import (
     PatchKNN,
     PatchKNNConfig,
 )
+from anomaly.detectors.autoencoder import PerceptualConfig
 from anomaly.detectors.base import prepare
 from anomaly.detectors.classical import HeadName
 from anomaly.detectors.mahalanobis import pooled_features
@@ -114,6 +115,17 @@ def tiny_detectors() -> dict[str, Detector]:
         "localiser": tiny_localiser(),
     }
     return {name: detector.eval().requires_grad_(False) for name, detector in detectors.items()}
+
+
+def perceptual_autoencoder() -> Autoencoder:
+    """One that compares maps of a trunk as well."""
+    config = TRUNK.model_copy(update={"layers": (2, 3)})
+    perceptual = PerceptualConfig(input_size=(64, 64), trunk=config, use_layers=(2, 3), weight=0.1)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        network = Autoencoder(AutoencoderConfig(input_size=(64, 64), width=4, perceptual=perceptual))
+        settle(network)
+    return network.eval().requires_grad_(False)
 
 
 def settle(network: Detector) -> None:

@@ -21,13 +21,13 @@ from pydantic import BaseModel, ConfigDict
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError
 from anomaly.evaluation import Row, Scored, counting_threshold, score
+from anomaly.hub_data import local_data
 from anomaly.inspector import Inspector, load_inspector
 from anomaly.policy import Policy, Verdict, replay
 from anomaly.settings import STARTER
 from training.arguments import command, exit_code
 from training.exception_trials import Trial, trials
 from training.finish import RUN
-from training.hub_data import local_data
 from training.joint_votes import inspector_samples
 from training.report_pictures import Case, case_of
 from training.report_source import Subject, subject

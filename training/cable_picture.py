@@ -234,7 +234,7 @@ def along(path: Floats, x: Floats, y: Floats) -> tuple[Floats, Floats, Floats]:
     """Distance to a polyline, signed offset across it, and how far along it (0 .. segments)."""
     far = np.full(np.broadcast_shapes(x.shape, y.shape), np.inf, np.float32)
     across, done = np.zeros_like(far), np.zeros_like(far)
-    for i, (start, step) in enumerate(zip(path, np.diff(path, axis=0), strict=False)):
+    for i, (start, step) in enumerate(zip(path[:-1], np.diff(path, axis=0), strict=True)):
         dx, dy, length = x - start[0], y - start[1], np.hypot(*step)
         t = np.clip((dx * step[0] + dy * step[1]) / length**2, 0, 1)
         gap, side = np.hypot(dx - t * step[0], dy - t * step[1]), (dy * step[0] - dx * step[1]) / length

@@ -11,8 +11,8 @@ from pathlib import Path
 from anomaly.datasets import GOOD, VISA_CSV, Dataset, Sample, read_dataset
 from anomaly.errors import CalibrationError, DataError
 from anomaly.figures import DataFigures
+from anomaly.hub_data import local_data
 from training.arguments import DataArgs
-from training.hub_data import local_data
 from training.manifest import DroppedEntry, Manifest, NearDuplicate, SplitName, counts
 from training.near_duplicates import Hash, Pair, droppable, hashes, near_duplicates
 from training.pictures import samples_of

@@ -11,10 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from anomaly import hub
 from anomaly.errors import DataError, RegistryError
 from anomaly.hub_errors import explained
 from training.arguments import flag, run
-from training.space_plan import PACKAGE, PREFIX, Plan, api, planned, refuse_tokens
+from training.space_plan import PACKAGE, PREFIX, Plan, planned, refuse_tokens
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
@@ -106,7 +107,7 @@ def publish(args: Args, plan: Plan, secrets: Mapping[str, str]) -> str:
 
     if get_token() is None:
         raise RegistryError("no token: set HF_TOKEN to one that may write, or log in with `hf auth login`")
-    client = api()
+    client = hub.client()
     with explained(args.space):
         new = not client.repo_exists(args.space, repo_type="space")
         held = {} if new else client.get_space_secrets(args.space)

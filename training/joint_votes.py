@@ -20,10 +20,10 @@ from anomaly.calibration import Calibration, calibrate
 from anomaly.datasets import GOOD, Sample, read_dataset
 from anomaly.errors import DataError
 from anomaly.figures import Figures, ModelMetrics
+from anomaly.hub_data import local_data
 from anomaly.inspector import Inspector
 from anomaly.policy import Failure, Policy, Verdict, Vote, replay
 from training.finish import RUN, manifest_path
-from training.hub_data import local_data
 from training.manifest import Manifest, SplitName
 
 LayoutChoice = Literal["auto", "folder", "mvtec", "visa"]

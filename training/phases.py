@@ -7,6 +7,7 @@ stage lies below the heads, the slower it moves (Howard & Ruder 2018, arXiv 1801
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -47,7 +48,7 @@ def phase_lengths(count: int, given: tuple[int, ...] | None, bound: int | None) 
     if bound is None:
         return lengths
     ends = [round(bound * sum(lengths[: index + 1]) / sum(lengths)) for index in range(len(lengths))]
-    return tuple(end - start for start, end in zip([0, *ends], ends, strict=False))
+    return tuple(end - start for start, end in pairwise([0, *ends]))
 
 
 def stages(net: nn.Module) -> dict[str, int]:

@@ -6,13 +6,13 @@ them see them by the same path.
 """
 
 import dataclasses
-import os
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
 
 from anomaly.errors import VigieError
+from anomaly.ray_cluster import ray_cluster
 from training.arguments import RunArgs
 
 
@@ -36,31 +36,19 @@ def run_on_ray(jobs: Sequence[Job]) -> None:
     so a smaller OMP_NUM_THREADS means more tasks at once. On a machine with a GPU each has one.
 
     Raises:
-        VigieError: Ray is missing, or a job raised one; those that are under way are given up then.
+        VigieError: as `ray_cluster`, or a job raised one; those that are under way are given up then.
     """
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    try:
-        import ray
-    except ImportError as error:
-        raise VigieError("--engine ray needs Ray: pip install .[ray], or leave --engine out") from error
     threads, gpus = torch.get_num_threads(), int(torch.cuda.is_available())
-    ours = not ray.is_initialized()
-    if ours and os.environ.get("RAY_ADDRESS"):
-        ray.init()
-    elif ours:
-        ray.init(address="local", include_dashboard=False, _node_ip_address="127.0.0.1")
     environment = {"env_vars": {"OMP_NUM_THREADS": str(threads)}}
-    task = ray.remote(num_cpus=threads, num_gpus=gpus, runtime_env=environment)(run_job)
-    try:
-        ray.get([task.remote(_absolute(job), threads) for job in jobs])
-    except ray.exceptions.RayTaskError as error:
-        raise error.cause from error
-    except ray.exceptions.RayError as error:
-        words = " ".join(str(error).split())
-        raise VigieError(f"Ray gave up ({words}); run it again, what is finished stays finished") from error
-    finally:
-        if ours:
-            ray.shutdown()
+    with ray_cluster(log=True) as ray:
+        task = ray.remote(num_cpus=threads, num_gpus=gpus, runtime_env=environment)(run_job)
+        try:
+            ray.get([task.remote(_absolute(job), threads) for job in jobs])
+        except ray.exceptions.RayTaskError as error:
+            raise error.cause from error
+        except ray.exceptions.RayError as error:
+            words = " ".join(str(error).split())
+            raise VigieError(f"Ray gave up ({words}); run it again, what is finished stays finished") from error
 
 
 def _absolute(job: Job) -> Job:

@@ -12,10 +12,10 @@ from anomaly.datasets import GOOD, Sample, read_dataset
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError, ModelLoadError
 from anomaly.figures import ModelMetrics
+from anomaly.hub_data import local_data
 from anomaly.inspector import Inspector, InspectorFile, Member, MemberRef, load_inspector
 from anomaly.model_repo import MODEL_FILES, file_sha256, load_detector
 from training.finish import RUN, manifest_path
-from training.hub_data import local_data
 from training.manifest import Manifest
 from training.release import default_policies, kept_apart_samples
 

@@ -12,12 +12,12 @@ from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError, PolicyError
 from anomaly.evaluation import counting_threshold, evaluate, hardware, policy_figures, versions
 from anomaly.figures import InspectorMetrics
+from anomaly.hub_data import local_data
 from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, load_at
 from anomaly.model_repo import CARD_FILES
 from anomaly.policy import Policy, read_policy
 from anomaly.votes_file import VOTES_FILE, VotesFile
 from training.cross_validated import grid_of, held_out
-from training.hub_data import local_data
 from training.joint_votes import Joint, LayoutChoice, figures_counted, joint_of
 from training.votes_file import joint_from, read_votes, scored_from
 

@@ -3,7 +3,6 @@
 Everything is looked up and checked here; training/deploy_space.py sends it.
 """
 
-import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -21,7 +20,7 @@ from anomaly.settings import STARTER, Settings
 from anomaly.votes_file import VOTES_FILE
 
 if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+    pass
 
 ROOT = Path(__file__).resolve().parent.parent
 APP_FILES = ("app.py", "app.css", "requirements.txt", "LICENSE")
@@ -108,7 +107,7 @@ def pin(repo: str, commit: str, needed: Sequence[str], wanted: Sequence[str]) ->
     A Space whose preload names a file that is not there is never built, so it is looked at before.
     """
     with explained(f"{repo}@{commit[:12]}"):
-        info = api().model_info(repo, revision=commit, timeout=hub.ANSWER_S)
+        info = hub.client().model_info(repo, revision=commit, timeout=hub.ANSWER_S)
     there = {file.rfilename for file in info.siblings or ()}
     if missing := [name for name in needed if name not in there]:
         raise ModelLoadError(f"{repo}@{commit[:12]} has no {', '.join(missing)}")
@@ -194,13 +193,6 @@ def refuse_tokens(plan: Plan, secrets: Iterable[str]) -> None:
                 f"{place} holds what looks like a token or a key: anybody could read it there. Take it out (and "
                 "revoke it if it is real); what the Space must know goes into --secrets NAME"
             )
-
-
-def api() -> "HfApi":
-    """The client of the Hub that HF_ENDPOINT names."""
-    from huggingface_hub import HfApi
-
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None, library_name="vigie")
 
 
 def _is_hidden(name: str) -> bool:

@@ -20,20 +20,16 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
 from urllib.parse import unquote
 
 from huggingface_hub import errors
 
-from anomaly import local_repo
+from anomaly import hub, local_repo
 from anomaly.datasets import GOOD_NAMES, IMAGE_SUFFIXES, VISA_CSV
 from anomaly.errors import DataError, HubUnreachableError, RegistryError, RevisionNotFoundError
 from anomaly.hub import ANSWER_S, COMMIT
 from anomaly.hub_errors import explained
-from training.hub_tables import METADATA, Row, metadata_rows, parquet_rows, write_class_folders
-
-if TYPE_CHECKING:
-    from huggingface_hub import HfApi
+from anomaly.hub_tables import METADATA, Row, metadata_rows, parquet_rows, write_class_folders
 
 __all__ = ["HubData", "local_data", "parse_hub_data", "snapshot"]
 
@@ -133,7 +129,7 @@ def _ask(wanted: HubData) -> tuple[str, list[str]]:
     what = f"{PREFIX}{wanted.repo_id}@{wanted.revision}"
     with explained(what):
         try:
-            info = _api().dataset_info(
+            info = hub.client().dataset_info(
                 wanted.repo_id, revision=wanted.revision, expand=["sha", "siblings"], timeout=ANSWER_S
             )
         except errors.RevisionNotFoundError as error:
@@ -180,7 +176,7 @@ def _downloaded(wanted: HubData, commit: str, files: Sequence[str]) -> Path:
     name = f"{PREFIX}{wanted.repo_id}@{commit[:12]}"
     with explained(name):
         folder = Path(
-            _api().snapshot_download(
+            hub.client().snapshot_download(
                 wanted.repo_id,
                 repo_type="dataset",
                 revision=commit,
@@ -253,9 +249,3 @@ def _cache_dir() -> Path:
     from huggingface_hub import constants
 
     return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser()
-
-
-def _api() -> "HfApi":
-    from huggingface_hub import HfApi
-
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT", "").rstrip("/") or None, library_name="vigie")

@@ -6,6 +6,7 @@ The names on the disk are made here, from a number and what is harmless of the g
 import csv
 import io
 import json
+import logging
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,6 +21,8 @@ from anomaly.datasets import GOOD_NAMES
 from anomaly.errors import DataError, ImageError
 
 __all__ = ["METADATA", "Row", "metadata_rows", "parquet_rows", "write_class_folders"]
+
+_log = logging.getLogger(__name__)
 
 METADATA = ("metadata.csv", "metadata.jsonl")
 _SUFFIXES = {"PNG": ".png", "JPEG": ".jpg", "MPO": ".jpg", "BMP": ".bmp", "TIFF": ".tif", "WEBP": ".webp"}
@@ -70,7 +73,7 @@ def write_class_folders(rows: Iterable[Row], folder: Path) -> None:
     if not count:
         raise DataError("its tables have no rows; expected a picture in each row")
     if count["validation"]:
-        print(f"{count['validation']} validation pictures are taken as train, beside {count['train']} others")
+        _log.warning("%d validation pictures are taken as train, beside %d others", count["validation"], count["train"])
 
 
 def metadata_rows(root: Path, tables: Sequence[Path]) -> Iterator[Row]:
