@@ -184,6 +184,7 @@ def wire_choices(demo: gr.Blocks, page: Page, settings: Settings, follow: Callab
         picked: the event of another panel that sets the policy.
     """
     descriptions = gr.State({})  # of policies, by name
+    current = gr.State([])  # inspector and revision whose policies are offered
 
     link = gr.State({})  # what the address of the page asks for, as `deep_link.read` gives it
 
@@ -205,7 +206,9 @@ def wire_choices(demo: gr.Blocks, page: Page, settings: Settings, follow: Callab
         notes = [*notes, say("link_policy", language, name=link["policy"], default=policy)]
         return [notes, notes_update(notes, language, waits=bool(moved))]
 
-    def hold(language: Language) -> Any:
+    def hold(inspector: str, revision: str | None, current: list[str | None], language: Language) -> Any:
+        if [inspector, revision] == current:  # only passed by with the Tab key, which gradio calls an input
+            return gr.skip()
         return gr.Button(say("loading", language), interactive=False)
 
     def offer_revisions(inspector: str, language: Language, revision: str | None = None) -> Any:
@@ -218,7 +221,8 @@ def wire_choices(demo: gr.Blocks, page: Page, settings: Settings, follow: Callab
         with told(language, as_html=True):
             file = serving.service(settings).inspector(inspector, revision).file
         names = {entry.name: entry.description for entry in file.policies}
-        return gr.Dropdown(list(names), value=policy if policy in names else file.default_policy), names
+        offered = gr.Dropdown(list(names), value=policy if policy in names else file.default_policy)
+        return offered, names, [inspector, revision]
 
     def describe(policy: str, descriptions: dict[str, Text], language: Language) -> Any:
         return gr.Dropdown(info=descriptions.get(policy, {}).get(language))
@@ -227,7 +231,7 @@ def wire_choices(demo: gr.Blocks, page: Page, settings: Settings, follow: Callab
     described = {"fn": describe, "inputs": [page.policy, descriptions, page.language], "outputs": page.policy, **ASIDE}
 
     def load_policies(event: Any) -> Any:
-        event = event.then(offer_policies, chosen, [page.policy, descriptions], **TELLING)
+        event = event.then(offer_policies, chosen, [page.policy, descriptions, current], **TELLING)
         event.then(release, page.language, page.inspect, **ASIDE).then(**described)
         follow(event)
         event.failure(release, page.language, page.inspect, **ASIDE)  # gradio runs no `then` after a failure
@@ -244,8 +248,9 @@ def wire_choices(demo: gr.Blocks, page: Page, settings: Settings, follow: Callab
     landed = opened.then(follow_link, [link, page.language], landing, **TELLING)
     landed.failure(release, page.language, page.inspect, **ASIDE)
     load_policies(landed).then(miss_policy, [link, page.policy, said, moved, page.language], [said, notes], **ASIDE)
-    load_revisions(page.inspector.input(hold, page.language, page.inspect, **ASIDE))
-    load_policies(page.revision.input(hold, page.language, page.inspect, **ASIDE))
+    held = [page.inspector, page.revision, current, page.language]
+    load_revisions(page.inspector.input(hold, held, page.inspect, **ASIDE))
+    load_policies(page.revision.input(hold, held, page.inspect, **ASIDE))
     gr.on([page.policy.input, page.language.change], **described)
     picked.then(**described)
 

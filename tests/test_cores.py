@@ -59,13 +59,11 @@ def test_threads_that_the_environment_asks_for_are_left(threads: pytest.MonkeyPa
 
 FAULTS = """
 import resource
-import sys
 import torch
 from anomaly.cores import keep_freed_memory
-if sys.argv[1] == "keep":
-    keep_freed_memory()
+keep_freed_memory()
 def picture():
-    maps = [torch.ones(2**20) for _ in range(12)]  # 4 MB each
+    maps = [torch.ones(2**20) for _ in range(15)]  # 4 MB each
 for _ in range(5):
     picture()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -79,11 +77,10 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
     not hasattr(os, "confstr") or "glibc" not in (os.confstr("CS_GNU_LIBC_VERSION") or ""), reason="glibc"
 )
 def test_memory_of_one_picture_is_kept_for_the_next() -> None:
-    faults = {
-        way: int(subprocess.run([sys.executable, "-c", FAULTS, way], check=True, capture_output=True, text=True).stdout)
-        for way in ("keep", "hand back")
-    }
-    assert 100 * faults["keep"] < faults["hand back"]  # of 12,000 pages a picture
+    """Three processes: without asking for it, it is kept in some and handed back in others."""
+    for _ in range(3):
+        told = subprocess.run([sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True).stdout
+        assert int(told) < 100  # of 15,000 pages a picture
 
 
 def test_garbage_is_looked_for_again_behind_an_import() -> None:

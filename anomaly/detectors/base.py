@@ -134,19 +134,22 @@ class Detector(nn.Module, ABC):
 
 def as_tensor(image: NDArray[np.uint8], device: str = "cpu") -> Tensor:
     """uint8 (H, W, 3) RGB -> float32 (1, 3, H, W) in [0, 1], channels last in memory, as the picture lies."""
-    # permuted as a batch: the batch axis of `permute(2, 0, 1)[None]` gets a stride of 3, which convolutions take for
-    # channels first and then run half as fast again
+    # permuted as a batch: the batch axis of `permute(2, 0, 1)[None]` gets a stride of 3, which torch takes for channels
+    # first, and convolutions then run half as fast again
     return torch.from_numpy(image)[None].to(device).permute(0, 3, 1, 2).float() / 255
 
 
 def prepare(images: Tensor, config: DetectorConfig) -> Tensor:
-    """Resizes (bilinear, antialiased, aspect ratio not kept) and normalises: (B, 3, H, W) -> (B, 3, *input_size)."""
+    """Resizes (bilinear, antialiased, aspect ratio not kept) and normalises: (B, 3, H, W) -> (B, 3, *input_size).
+
+    Channels last in memory, whatever the images are: convolutions are faster so, and layouts differ in the last bits.
+    """
     if images.ndim != 4 or images.shape[1] != 3 or images.dtype != torch.float32:
         raise ValueError(f"images must be float32 (B, 3, H, W) in [0, 1], not {images.dtype} {tuple(images.shape)}")
     images = resize(images, config.input_size)
     mean = images.new_tensor(config.mean).view(1, 3, 1, 1)
     std = images.new_tensor(config.std).view(1, 3, 1, 1)
-    return (images - mean) / std
+    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
