@@ -3,6 +3,7 @@
 Importing this costs nothing; torch comes with the first `service`.
 """
 
+import atexit
 import threading
 from collections.abc import Callable
 from functools import cache
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _LOCK = threading.Lock()
+_LONGEST_JOIN_S = 10.0
 _WARMING: dict[Settings, threading.Thread] = {}
 _WARM: dict[Settings, str | None] = {}  # when warming is over: why it failed, None if it did not
 
@@ -113,8 +115,9 @@ def feedback(settings: Settings) -> FeedbackStore | None:
 
 def start_warming(settings: Settings) -> None:
     """Begins to load what the first inspection needs, in the background."""
-    _WARMING[settings] = threading.Thread(target=_warm, args=(settings,), daemon=True)
-    _WARMING[settings].start()
+    thread = _WARMING[settings] = threading.Thread(target=_warm, args=(settings,), daemon=True)
+    thread.start()
+    atexit.register(thread.join, _LONGEST_JOIN_S)  # a process that ends while torch runs in a thread is aborted
 
 
 def _warm(settings: Settings) -> None:
