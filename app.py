@@ -14,7 +14,7 @@ os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it calls home as s
 
 from anomaly.cores import importing
 
-with importing():
+with importing("gradio"):
     import gradio as gr
     from markupsafe import Markup
 

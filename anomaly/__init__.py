@@ -37,5 +37,5 @@ def __getattr__(name: str) -> Any:
     from anomaly.cores import importing
 
     module, attribute = _HOME[name]
-    with importing():
+    with importing("torch"):
         return getattr(import_module(module), attribute)

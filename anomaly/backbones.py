@@ -135,7 +135,7 @@ def _build(config: TrunkConfig) -> nn.Module:
 
 def timm_model(architecture: str, arguments: Mapping[str, JsonValue], **extra: Any) -> Any:
     """An untrained timm network; `extra` are timm keyword arguments. Raises ModelLoadError for what timm refuses."""
-    with importing():
+    with importing("timm"):
         import timm
 
     if not timm.is_model(architecture):

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from math import ceil
@@ -38,11 +39,13 @@ def keep_freed_memory() -> None:
 
 
 @contextmanager
-def importing() -> Iterator[None]:
-    """Around the import of a large library: looking for garbage in what is half imported takes a seventh of a start.
-
-    What there is at the end is never looked through again (gc.freeze), so nothing that may go belongs in here.
+def importing(library: str) -> Iterator[None]:
+    """Around the first import of a large library: looking for garbage in what is half imported takes a seventh of a
+    start. What there is at the end is never looked through again (gc.freeze), so a later import leaves that alone.
     """
+    if library in sys.modules:
+        yield
+        return
     was_on = gc.isenabled()
     gc.disable()
     try:

@@ -48,7 +48,7 @@ def gpu(function: Function) -> Function:
 
 @cache
 def _service(settings: Settings) -> "Service":
-    with importing():
+    with importing("torch"):
         from anomaly.service import Service  # torch, 3 s
 
     return Service(settings)

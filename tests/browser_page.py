@@ -26,7 +26,7 @@ ARGUMENTS = [
 ]
 DESKTOP, PHONE = {"width": 1280, "height": 900}, {"width": 375, "height": 812}
 Open = Callable[..., Page]
-expect.set_options(timeout=20_000)  # playwright's 5 s are not much where two cores have other work, too
+expect.set_options(timeout=60_000)  # playwright's 5 s are not much where two cores have other work, too
 
 
 @pytest.fixture(scope="session")
@@ -68,7 +68,7 @@ def open_page(browser: Browser, request: pytest.FixtureRequest) -> Iterator[Open
         context = browser.new_context(locale=locale, viewport=viewport)
         contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(60_000)
         page.on("pageerror", lambda error: errors.append(str(error)))
 
         def note(request: Request) -> None:

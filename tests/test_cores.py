@@ -84,13 +84,25 @@ def test_memory_of_one_picture_is_kept_for_the_next() -> None:
 
 
 def test_garbage_is_looked_for_again_behind_an_import() -> None:
-    with importing():
+    frozen = gc.get_freeze_count()
+    with importing("a library that nobody has imported"):
         assert not gc.isenabled()
     assert gc.isenabled()
+    assert gc.get_freeze_count() > frozen
+    gc.unfreeze()
     gc.disable()
     try:
-        with importing():
+        with importing("another one"):
             pass
         assert not gc.isenabled()  # as it was
     finally:
+        gc.unfreeze()
         gc.enable()
+
+
+def test_what_is_imported_already_freezes_nothing() -> None:
+    """Else whatever went in a circle would never be freed, revision after revision."""
+    frozen = gc.get_freeze_count()
+    with importing("torch"):
+        assert gc.isenabled()
+    assert gc.get_freeze_count() == frozen
