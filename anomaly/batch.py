@@ -136,7 +136,7 @@ def _opened(name: str, path: Path, limits: Limits) -> list[Entry]:
             file.most = max(limits.files * _DIRECTORY_BYTES, 1 << 17)  # it also looks for the comment, up to 64 KiB
             with zipfile.ZipFile(file) as archive:
                 contents = archive.infolist()
-    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError) as error:  # the last: a version of ZIP
         return [Entry(name, path, error=f"{name!r} is no ZIP archive that can be read ({error}); pack it again")]
     pictures = [info for info in contents if not info.is_dir() and not _is_beside(info.filename)]
     return [Entry(f"{name}/{info.filename}", path, info, _wrong(info, limits)) for info in pictures]
@@ -234,6 +234,7 @@ def _unpacked(entry: Entry, limits: Limits) -> bytes:
     try:
         with zipfile.ZipFile(entry.path) as archive, archive.open(entry.inside) as file:
             data = file.read(limits.bytes_each + 1)
+    # the last two are zipfile's own: a password, a compression it does not know
     except (zipfile.BadZipFile, zlib.error, OSError, EOFError, RuntimeError, NotImplementedError) as error:
         raise ImageError(f"{last!r} cannot be unpacked ({error}); pack it again") from error
     if len(data) > limits.bytes_each:

@@ -51,7 +51,8 @@ def importing(library: str) -> Iterator[None]:
     try:
         yield
     finally:
-        gc.freeze()
+        if library in sys.modules:
+            gc.freeze()
         if was_on:
             gc.enable()
 

@@ -130,12 +130,9 @@ def _padded(conv: nn.Conv2d) -> nn.Module:
     from timm.layers import Conv2dSame
 
     side = conv.kernel_size[0]
-    usual = conv.kernel_size == (side, side) and side % 2 == 1 and side > 1
-    return (
-        SameConv(conv)
-        if type(conv) is Conv2dSame and usual and conv.stride == (2, 2) and conv.dilation == (1, 1)
-        else conv
-    )
+    if type(conv) is not Conv2dSame or conv.stride != (2, 2) or conv.dilation != (1, 1):
+        return conv
+    return SameConv(conv) if conv.kernel_size == (side, side) and side % 2 == 1 and side > 1 else conv
 
 
 class SameConv(nn.Module):

@@ -137,7 +137,7 @@ def _fetch(source: Source, commit: str, name: str) -> None:
         try:
             _head(source, commit, name)  # a single try: hf_hub_download goes on trying for 23 s to 6 minutes
             api = client()
-            api.hf_hub_download(source.repo_id, name, revision=commit, cache_dir=_cache_dir(), etag_timeout=ANSWER_S)
+            api.hf_hub_download(source.repo_id, name, revision=commit, cache_dir=cache_dir(), etag_timeout=ANSWER_S)
         except errors.RemoteEntryNotFoundError as error:
             raise ModelLoadError(f"{source.repo_id}@{commit[:12]} has no {name}") from error
 
@@ -251,14 +251,15 @@ def _head(source: Source, commit: str, name: str) -> None:
 
 
 def _repo(source: Source) -> Path:
-    return local_repo.repo_folder(source.folder or _cache_dir(), source.repo_id)
+    return local_repo.repo_folder(source.folder or cache_dir(), source.repo_id)
 
 
 def _snapshot(source: Source, commit: str) -> Path:
     return _repo(source) / "snapshots" / commit
 
 
-def _cache_dir() -> Path:
+def cache_dir() -> Path:
+    """Where everything from the Hub is kept: HF_HUB_CACHE, or the client's own place."""
     from huggingface_hub import constants
 
     return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser()

@@ -180,7 +180,7 @@ def _downloaded(wanted: HubData, commit: str, files: Sequence[str]) -> Path:
                 wanted.repo_id,
                 repo_type="dataset",
                 revision=commit,
-                cache_dir=_cache_dir(),
+                cache_dir=hub.cache_dir(),
                 allow_patterns=_patterns(wanted.folder, files),
                 etag_timeout=ANSWER_S,
             )
@@ -242,10 +242,4 @@ def _list_of(made: Path) -> Path:
 
 
 def _repo(wanted: HubData) -> Path:
-    return _cache_dir() / f"datasets--{wanted.repo_id.replace('/', '--')}"
-
-
-def _cache_dir() -> Path:
-    from huggingface_hub import constants
-
-    return Path(os.environ.get("HF_HUB_CACHE") or constants.HF_HUB_CACHE).expanduser()
+    return hub.cache_dir() / f"datasets--{wanted.repo_id.replace('/', '--')}"

@@ -20,6 +20,7 @@ from torch import Tensor
 from anomaly import cli, exports, runners, serving
 from anomaly.backends import PRECISIONS, TORCH, Backend, BackendName, Precision
 from anomaly.detectors import Autoencoder, AutoencoderConfig, Detector
+from anomaly.detectors.base import Network
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError, VigieError
 from anomaly.folding import for_inference
@@ -334,11 +335,19 @@ def test_the_command_line_takes_a_backend(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("VIGIE_CACHE", str(tmp_path))
+    runs, onnxruntime = [], exports._onnxruntime
+
+    def counted(file: bytes) -> Network:
+        network = onnxruntime(file)
+        return lambda images: runs.append(images) or network(images)  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(exports, "_onnxruntime", counted)
     words = ["anomaly", "inspect", str(picture_file), "--inspector", str(inspector_folder), "--json"]
     votes = {}
     for name in ("torch", "onnx"):
         monkeypatch.setattr(sys, "argv", [*words, "--backend", name])
         assert cli.main() == 0
+        assert bool(runs) == (name == "onnx")
         report = json.loads(capsys.readouterr().out)
         assert report["warnings"] == []  # a fallback would be told here
         votes[name] = [vote["score"] for vote in report["votes"]]

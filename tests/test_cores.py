@@ -83,18 +83,18 @@ def test_memory_of_one_picture_is_kept_for_the_next() -> None:
         assert int(told) < 100  # of 15,000 pages a picture
 
 
-def test_garbage_is_looked_for_again_behind_an_import() -> None:
+def test_garbage_is_looked_for_again_behind_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
     frozen = gc.get_freeze_count()
-    with importing("a library that nobody has imported"):
+    with importing("made_up"):
         assert not gc.isenabled()
     assert gc.isenabled()
-    assert gc.get_freeze_count() > frozen
-    gc.unfreeze()
+    assert gc.get_freeze_count() == frozen  # it was not imported
     gc.disable()
     try:
-        with importing("another one"):
-            pass
+        with importing("made_up"):
+            monkeypatch.setitem(sys.modules, "made_up", gc)
         assert not gc.isenabled()  # as it was
+        assert gc.get_freeze_count() > frozen
     finally:
         gc.unfreeze()
         gc.enable()

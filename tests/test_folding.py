@@ -97,13 +97,16 @@ def test_a_trunk_padded_as_tensorflow_does_is_folded_without_padded_copies() -> 
             torch.testing.assert_close(found, expected, rtol=0, atol=TOLERANCE * float(expected.abs().max()))
 
 
-def test_a_picture_is_taken_as_it_lies() -> None:
-    """Channels last, with the strides by which convolutions know it: for one picture torch would take any."""
-    image = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
+def test_every_layout_reaches_a_network_channels_last() -> None:
+    """With the strides by which convolutions know it: for one picture torch would take any."""
+    image = np.random.default_rng(0).integers(0, 256, (16, 16, 3), np.uint8)
     tensor = as_tensor(image)
-    assert tensor.stride() == (30, 1, 15, 3)
-    assert prepare(tensor, DetectorConfig(input_size=(16, 16))).stride() == (768, 1, 48, 3)
     assert np.array_equal((tensor[0] * 255).permute(1, 2, 0).numpy(), image.astype(np.float32))
+    layouts = (tensor, tensor.contiguous(), torch.from_numpy(image).permute(2, 0, 1)[None].float() / 255)
+    assert len({layout.stride() for layout in layouts}) == 3
+    prepared = [prepare(layout, DetectorConfig(input_size=(16, 16))) for layout in layouts]
+    assert {each.stride() for each in prepared} == {(768, 1, 48, 3)}
+    assert all(torch.equal(each, prepared[0]) for each in prepared)
 
 
 def test_what_is_stored_stays_what_was_trained(detectors: dict[str, Detector], tmp_path: Path) -> None:

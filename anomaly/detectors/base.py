@@ -93,7 +93,7 @@ class Detector(nn.Module, ABC):
         Args:
             images: float32 (B, 3, *input_size), normalised.
         """
-        raise NotImplementedError(f"{self.kind} has no network of its own")
+        raise NotImplementedError(f"{self.kind} has no network of its own")  # it stands on a trunk, nobody asks it
 
     def run_network(self, images: Tensor) -> tuple[Tensor, ...]:
         """As `network`, on whatever backend it runs."""
@@ -134,8 +134,6 @@ class Detector(nn.Module, ABC):
 
 def as_tensor(image: NDArray[np.uint8], device: str = "cpu") -> Tensor:
     """uint8 (H, W, 3) RGB -> float32 (1, 3, H, W) in [0, 1], channels last in memory, as the picture lies."""
-    # permuted as a batch: the batch axis of `permute(2, 0, 1)[None]` gets a stride of 3, which torch takes for channels
-    # first, and convolutions then run half as fast again
     return torch.from_numpy(image)[None].to(device).permute(0, 3, 1, 2).float() / 255
 
 
@@ -149,7 +147,9 @@ def prepare(images: Tensor, config: DetectorConfig) -> Tensor:
     images = resize(images, config.input_size)
     mean = images.new_tensor(config.mean).view(1, 3, 1, 1)
     std = images.new_tensor(config.std).view(1, 3, 1, 1)
-    return ((images - mean) / std).contiguous(memory_format=torch.channels_last)
+    # not `contiguous`: the stride of 3 that `permute(2, 0, 1)[None]` gives the batch axis is channels last to it, but
+    # channels first to convolutions, which then take half as long again
+    return torch.empty_like(images, memory_format=torch.channels_last).copy_((images - mean) / std)
 
 
 def resize(images: Tensor, size: tuple[int, int]) -> Tensor:
