@@ -12,7 +12,7 @@ from typing import Any
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")  # it calls home as soon as it is imported
 
-from anomaly.cores import importing
+from anomaly.imports import importing
 
 with importing("gradio"):
     import gradio as gr

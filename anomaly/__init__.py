@@ -34,7 +34,7 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'anomaly' has no attribute {name!r}")
     from importlib import import_module
 
-    from anomaly.cores import importing
+    from anomaly.imports import importing
 
     module, attribute = _HOME[name]
     with importing("torch"):

@@ -12,8 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict, Json, JsonValue, ValidationError
 from torch import Tensor, nn
 
-from anomaly.cores import importing
 from anomaly.errors import ModelLoadError
+from anomaly.imports import importing, without_dynamo
 
 VIT_TYPES = ("dinov2", "dinov2_with_registers", "dinov3_vit")
 
@@ -135,7 +135,7 @@ def _build(config: TrunkConfig) -> nn.Module:
 
 def timm_model(architecture: str, arguments: Mapping[str, JsonValue], **extra: Any) -> Any:
     """An untrained timm network; `extra` are timm keyword arguments. Raises ModelLoadError for what timm refuses."""
-    with importing("timm"):
+    with importing("timm"), without_dynamo():
         import timm
 
     if not timm.is_model(architecture):

@@ -1,10 +1,6 @@
-"""What this process does with the machine: cores it was really given, memory it keeps, garbage it looks for."""
+"""What this process takes of the machine: cores it was really given, memory it keeps."""
 
-import gc
 import os
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from math import ceil
 from pathlib import Path
 
@@ -36,25 +32,6 @@ def keep_freed_memory() -> None:
     import torch
 
     torch.empty(32 * 2**20 - 2**16, dtype=torch.uint8)
-
-
-@contextmanager
-def importing(library: str) -> Iterator[None]:
-    """Around the first import of a large library: looking for garbage in what is half imported takes a seventh of a
-    start. What there is at the end is never looked through again (gc.freeze), so a later import leaves that alone.
-    """
-    if library in sys.modules:
-        yield
-        return
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if library in sys.modules:
-            gc.freeze()
-        if was_on:
-            gc.enable()
 
 
 def given_cores(cgroups: Path = _CGROUPS) -> int:

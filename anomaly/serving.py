@@ -17,10 +17,10 @@ except ImportError:
 import numpy as np
 
 from anomaly import __version__, render
-from anomaly.cores import importing
 from anomaly.errors import DataError, VigieError
 from anomaly.feedback import FeedbackStore, Stored
 from anomaly.images import RgbImage
+from anomaly.imports import importing
 from anomaly.monitor import Journal
 from anomaly.settings import Settings
 

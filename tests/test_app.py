@@ -25,7 +25,18 @@ from anomaly.service import Service
 from anomaly.settings import Settings
 
 ROOT = Path(__file__).parent.parent
-HEAVY = ("torch", "timm", "transformers", "captum", "codecarbon", "sklearn", "matplotlib", "scipy", "xgboost")
+HEAVY = (
+    "torch",
+    "torch._dynamo",
+    "timm",
+    "transformers",
+    "captum",
+    "codecarbon",
+    "sklearn",
+    "matplotlib",
+    "scipy",
+    "xgboost",
+)
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,5 @@
 """What a process does with cores, memory and garbage."""
 
-import gc
 import os
 import subprocess
 import sys
@@ -10,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from anomaly.cores import given_cores, importing, use_given_cores
+from anomaly.cores import given_cores, use_given_cores
 
 
 @pytest.mark.parametrize(("words", "cores"), [("100000 100000", 1), ("50000 100000", 1), ("900000000 100000", None)])
@@ -81,28 +80,3 @@ def test_memory_of_one_picture_is_kept_for_the_next() -> None:
     for _ in range(3):
         told = subprocess.run([sys.executable, "-c", FAULTS], check=True, capture_output=True, text=True).stdout
         assert int(told) < 100  # of 15,000 pages a picture
-
-
-def test_garbage_is_looked_for_again_behind_an_import(monkeypatch: pytest.MonkeyPatch) -> None:
-    frozen = gc.get_freeze_count()
-    with importing("made_up"):
-        assert not gc.isenabled()
-    assert gc.isenabled()
-    assert gc.get_freeze_count() == frozen  # it was not imported
-    gc.disable()
-    try:
-        with importing("made_up"):
-            monkeypatch.setitem(sys.modules, "made_up", gc)
-        assert not gc.isenabled()  # as it was
-        assert gc.get_freeze_count() > frozen
-    finally:
-        gc.unfreeze()
-        gc.enable()
-
-
-def test_what_is_imported_already_freezes_nothing() -> None:
-    """Else whatever went in a circle would never be freed, revision after revision."""
-    frozen = gc.get_freeze_count()
-    with importing("torch"):
-        assert gc.isenabled()
-    assert gc.get_freeze_count() == frozen
