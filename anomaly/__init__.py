@@ -13,7 +13,8 @@ __version__ = "0.3.0"
 if TYPE_CHECKING:
     from anomaly.errors import VigieError
     from anomaly.images import read as read_image
-    from anomaly.inspector import Inspection, Inspector, load_inspector
+    from anomaly.inspector import Inspection, Inspector
+    from anomaly.loading import load_inspector
     from anomaly.report import Report
 
 __all__ = ["Inspection", "Inspector", "Report", "VigieError", "__version__", "load_inspector", "read_image"]
@@ -23,7 +24,7 @@ _HOME = {
     "Inspector": ("anomaly.inspector", "Inspector"),
     "Report": ("anomaly.report", "Report"),
     "VigieError": ("anomaly.errors", "VigieError"),
-    "load_inspector": ("anomaly.inspector", "load_inspector"),
+    "load_inspector": ("anomaly.loading", "load_inspector"),
     "read_image": ("anomaly.images", "read"),
 }
 

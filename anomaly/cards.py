@@ -1,36 +1,30 @@
 """metrics.json and prose -> README.md on the Hub (model cards: Mitchell et al. 2019, arXiv 1810.03993).
 
-Every figure of a card is read from the JSON files beside it; the templates in `model_cards/` hold words only. A figure
-that is None is said in words: the templates cannot print None, nor a number that no filter has rounded.
+Every figure of a card is read from the JSON files beside it; the templates in `model_cards/` hold words only
+(`anomaly/card_text.py`).
 """
 
 import json
 import re
 from collections.abc import Mapping
-from decimal import Decimal
 from pathlib import Path, PurePath, PureWindowsPath
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined, TemplateError, TemplateNotFound, TemplateRuntimeError
 from pydantic import BaseModel, JsonValue, ValidationError
 
-from anomaly.calibration import Calibration, Threshold, ThresholdName, read_calibration, sweep
+from anomaly.calibration import Calibration, read_calibration
+from anomaly.card_text import render
 from anomaly.datasets import GOOD
 from anomaly.detectors import DETECTORS, DetectorConfig
-from anomaly.errors import ModelLoadError, VigieError
-from anomaly.figures import DataFigures, Estimate, Figures, InspectorMetrics, ModelMetrics, TrainingFigures
-from anomaly.guarantees import guarantees, promise
+from anomaly.errors import ModelLoadError
+from anomaly.figures import DataFigures, Figures, InspectorMetrics, ModelMetrics, TrainingFigures
 from anomaly.inspector import INSPECTOR_FILE, InspectorFile
-from anomaly.probability import Kind, why_no_probability
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResult
 
-TEXTS = Path(__file__).resolve().parent.parent / "model_cards"
-
 _M = TypeVar("_M", bound=BaseModel)
 _HUB_ID = re.compile(r"(?![.~])[\w.-]+/[\w.-]+(@[\w.-]+)?")
-_SWEEP = (0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.99)  # rows of the card
 _PATH_SETTINGS = ("data", "out", "weights")
 
 
@@ -84,7 +78,7 @@ def model_card(folder: Path, repo_id: str | None = None) -> str:
         base_model=_base_model(metrics.backbone),
         emissions=_card_emissions(training, from_scratch=metrics.backbone is None),
     )
-    return _render(
+    return render(
         f"{metrics.kind}.md",
         metadata=metadata,
         repo_id=repo_id,
@@ -130,7 +124,7 @@ def inspector_card(folder: Path, repo_id: str | None = None) -> str:
         for name, figures in metrics.policies.items()  # a member's are in its own card
         for result in _results(file.category, data, figures, f"policy {name}")
     ]
-    return _render(
+    return render(
         "inspector.md",
         metadata=_metadata(repo_id or f"{file.category}-inspector", tags=["inspector", file.category], results=results),
         repo_id=repo_id,
@@ -313,99 +307,3 @@ def _settings(settings: Mapping[str, JsonValue]) -> dict[str, str]:
         return json.dumps(value)
 
     return {key: said(key, value) for key, value in settings.items() if value is not None}
-
-
-def _render(template: str, **values: object) -> str:
-    environment = Environment(
-        loader=FileSystemLoader(TEXTS),
-        undefined=StrictUndefined,
-        finalize=_finished,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        autoescape=False,  # Markdown; the names that people choose go through `cell`
-    )
-    environment.filters |= {
-        "amount": _amount,
-        "area": lambda value, missing: missing if value is None else f"{value:.4f}",
-        "cell": _cell,
-        "estimate": _estimate,
-        "plural": lambda count, noun: f"{count} {noun}" if count == 1 else f"{count} {noun}s",
-        "quoted": lambda text: json.dumps(text, ensure_ascii=False),
-        "significant": _significant,
-    }
-    environment.globals |= {
-        "curve": curve_meaning,
-        "guarantees": guarantees,
-        "promise": promise,
-        "meaning": threshold_meaning,
-        "no_probability": _no_probability,
-        "sweep": lambda calibration: sweep(calibration, _SWEEP),
-    }
-    try:
-        text = environment.get_template(template).render(**values)
-    except TemplateNotFound as error:
-        raise VigieError(f"no text for the card: write {TEXTS / str(error.name)}, like the others there") from error
-    except TemplateError as error:
-        raise VigieError(f"model_cards/{template}: {error}") from error
-    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
-
-
-def _finished(value: object) -> object:
-    """What an expression in a template may print."""
-    if value is None or isinstance(value, float):
-        raise TemplateRuntimeError(f"{value} is printed as it is: say it in words, or round it with a filter")
-    return value
-
-
-def _amount(value: float | None, unit: str, missing: str) -> str:
-    """The number and its unit, or the words for why there is none; an energy or a time that was measured is not 0."""
-    return f"{_significant(value)} {unit}".strip() if value else missing
-
-
-def _estimate(found: Estimate) -> str:
-    """The figure and its interval, or that there is none."""
-    if found.value is None:
-        return "not defined: nothing was rejected"
-    interval = "" if found.low is None or found.high is None else f" ({found.low:.3f} to {found.high:.3f})"
-    return f"{found.value:.3f}{interval}"
-
-
-def _significant(value: float, digits: int = 3) -> str:
-    """Without an exponent: 0.0000123, 4.4, 1230."""
-    return f"{Decimal(f'{value:.{digits}g}').normalize():f}"
-
-
-def _cell(text: str) -> str:
-    """A name that somebody chose, harmless in Markdown and its tables."""
-    return re.sub(r"([\\|`*_\[\]])", r"\\\1", " ".join(text.split())).replace("<", "&lt;")
-
-
-def threshold_meaning(name: ThresholdName, threshold: Threshold) -> str:
-    """Where a threshold comes from, in words."""
-    match name:
-        case "far":
-            return f"good images alone, for a false-alarm level of {threshold.level}"
-        case "f1":
-            return "the largest F1 on the calibration images"
-        case "f2":
-            return "the largest F2 on them: a miss weighs more than a false alarm"
-        case "youden":
-            return "the largest Youden's J on them: share of defects rejected less share of good images rejected"
-        case "safe":
-            return "the highest cut that lets none of the calibration defects pass"
-
-
-def curve_meaning(kind: Kind) -> str:
-    """How a score becomes a probability, in words."""
-    match kind:
-        case "temperature":
-            return "a logistic curve of one parameter (temperature)"
-        case "platt":
-            return "a logistic curve of two parameters (Platt)"
-        case "isotonic":
-            return "a rising line through knots (isotonic regression)"
-
-
-def _no_probability(calibration: Calibration) -> str:
-    missing = why_no_probability(len(calibration.good_scores), len(calibration.defect_scores))
-    return missing or "this calibration is from before probabilities were fitted, or was made without"

@@ -85,7 +85,7 @@ def evaluate(
     """Score every picture of a split with every member and policy."""
     from anomaly.datasets import read_dataset
     from anomaly.evaluation import evaluate as evaluate_on
-    from anomaly.inspector import load_inspector
+    from anomaly.loading import load_inspector
 
     if split not in ("test", "train"):
         raise typer.BadParameter(f"{split!r} is not one of test, train", param_hint="--split")
@@ -121,7 +121,7 @@ def compare(
     from anomaly.compare import compare as compare_on
     from anomaly.compare import pictures_of
     from anomaly.compare_text import in_words
-    from anomaly.inspector import load_inspector
+    from anomaly.loading import load_inspector
 
     if layout not in ("auto", "folder", "mvtec", "visa"):
         raise typer.BadParameter(f"{layout!r} is not one of auto, folder, mvtec, visa", param_hint="--layout")
@@ -205,7 +205,7 @@ def watch(
 
     from anomaly import images
     from anomaly.images import RgbImage
-    from anomaly.inspector import load_inspector
+    from anomaly.loading import load_inspector
     from anomaly.report import Report
     from anomaly.watch import watch as watch_folder
 
@@ -294,7 +294,8 @@ def pull(
 ) -> None:
     """Download a revision (an inspector with all its members) and check it."""
     from anomaly import hub
-    from anomaly.inspector import INSPECTOR_FILE, load_at
+    from anomaly.inspector import INSPECTOR_FILE
+    from anomaly.loading import load_at
     from anomaly.model_repo import MODEL_FILES, load_detector
 
     place = hub.parse_source(repo)

@@ -33,7 +33,8 @@ from anomaly import __version__, hub, images, score_input
 from anomaly.backends import TORCH, Backend
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import INTERNAL, DataError, VigieError
-from anomaly.inspector import Inspector, load_at
+from anomaly.inspector import Inspector
+from anomaly.loading import load_at
 from anomaly.score_input import Span
 from anomaly.score_rows import ROWS, need_pyarrow, write
 

@@ -19,7 +19,8 @@ from anomaly.drift_watch import DriftWatch
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import RegistryError, UnknownInspectorError, VigieError
 from anomaly.figures import InspectorMetrics
-from anomaly.inspector import Inspection, Inspector, load_at
+from anomaly.inspector import Inspection, Inspector
+from anomaly.loading import load_at
 from anomaly.settings import Settings
 
 _LIST_S = 60.0  # a list of revisions is this fresh: the Hub allows 500 calls in 5 minutes an address

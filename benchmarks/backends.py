@@ -20,7 +20,8 @@ from anomaly.backends import PRECISIONS, Backend
 from anomaly.datasets import Sample, read_dataset
 from anomaly.emissions import EmissionsMeter
 from anomaly.evaluation import hardware, versions
-from anomaly.inspector import Inspector, InspectorFile, Member, MemberRef, load_inspector
+from anomaly.inspector import Inspector, InspectorFile, Member, MemberRef
+from anomaly.loading import load_inspector
 from anomaly.metrics import image_auroc
 from anomaly.model_repo import load_detector
 from anomaly.policy import Policy, Rule

@@ -179,7 +179,7 @@ def start(args: argparse.Namespace) -> list[Row]:
 def emissions(args: argparse.Namespace) -> list[Row]:
     """What measuring costs: an empty measured block, against 2 ms or 2 % of an inspection, whichever is more."""
     from anomaly import images
-    from anomaly.inspector import load_inspector
+    from anomaly.loading import load_inspector
     from anomaly.settings import STARTER
 
     inspector = load_inspector(str(STARTER), "v2")

@@ -30,7 +30,8 @@ from anomaly.datasets import Sample
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError, VigieError
 from anomaly.evaluation import hardware, versions
-from anomaly.inspector import Inspector, load_inspector
+from anomaly.inspector import Inspector
+from anomaly.loading import load_inspector
 from anomaly.policy import CascadeRule, Decision, Policy, replay
 from training.compare_policies import Share, share
 from training.green import ENOUGH

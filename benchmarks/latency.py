@@ -17,7 +17,8 @@ import torch
 from anomaly.detectors.base import as_tensor
 from anomaly.emissions import Measurement
 from anomaly.evaluation import hardware, versions
-from anomaly.inspector import Inspector, load_inspector
+from anomaly.inspector import Inspector
+from anomaly.loading import load_inspector
 from anomaly.settings import STARTER
 from training.synthetic_cable import DEFECTS, render
 

@@ -23,7 +23,7 @@ from PIL import Image
 from anomaly import images
 from anomaly.emissions import EmissionsMeter
 from anomaly.evaluation import hardware, versions
-from anomaly.inspector import load_inspector
+from anomaly.loading import load_inspector
 from anomaly.settings import STARTER, Settings
 from training.synthetic_cable import DEFECTS, render
 

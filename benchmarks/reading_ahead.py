@@ -27,7 +27,8 @@ from anomaly import images
 from anomaly.emissions import Emissions
 from anomaly.evaluation import hardware, versions
 from anomaly.images import RgbImage
-from anomaly.inspector import Inspector, load_inspector
+from anomaly.inspector import Inspector
+from anomaly.loading import load_inspector
 from anomaly.reading_ahead import ahead
 from anomaly.settings import STARTER
 from training.synthetic_cable import DEFECTS, render

@@ -24,7 +24,8 @@ from anomaly.detectors.base import Network
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError, VigieError
 from anomaly.folding import for_inference
-from anomaly.inspector import Inspector, load_inspector
+from anomaly.inspector import Inspector
+from anomaly.loading import load_inspector
 from anomaly.runners import use_backend
 from anomaly.score import Counts, score
 from anomaly.settings import Settings

@@ -19,10 +19,11 @@ from PIL import Image
 from released import use_hub
 from tiny import SIDE, TRUNK, as_picture, corrupted, good_images, tiny_detectors, tiny_inspector
 
-from anomaly import cards, load_inspector, read_image
+from anomaly import card_text, load_inspector, read_image
 from anomaly import hub as registry
 from anomaly.calibration import Calibration, CalibrationFile, Threshold, ThresholdName, calibrate, sweep
-from anomaly.cards import TEXTS, curve_meaning, inspector_card, model_card, threshold_meaning, write_card
+from anomaly.card_text import TEXTS, curve_meaning, threshold_meaning
+from anomaly.cards import inspector_card, model_card, write_card
 from anomaly.datasets import Sample
 from anomaly.detectors import DETECTORS, AutoencoderConfig, ClassifierConfig, DetectorConfig, PatchKNNConfig
 from anomaly.emissions import EmissionsMeter, measure_training
@@ -142,8 +143,8 @@ def inspector(released: Released, tmp_path: Path) -> Path:
 @pytest.fixture
 def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of `model_cards/` that the cards are made from, to be spoilt."""
-    monkeypatch.setattr(cards, "TEXTS", copytree(TEXTS, tmp_path / "texts"))
-    return cards.TEXTS
+    monkeypatch.setattr(card_text, "TEXTS", copytree(TEXTS, tmp_path / "texts"))
+    return card_text.TEXTS
 
 
 def change(path: Path, edit: Callable[[Any], object]) -> None:

@@ -14,7 +14,7 @@ from PIL import Image
 
 from anomaly import cli, images
 from anomaly.evaluation import Evaluation
-from anomaly.inspector import load_inspector
+from anomaly.loading import load_inspector
 from anomaly.render import OPACITY, overlay
 from anomaly.report import Report
 from training.synthetic_cable import render

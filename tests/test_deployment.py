@@ -20,7 +20,7 @@ from loopback_hub import LoopbackHub
 from released import PAIR, PAIR_KINDS, PICTURE, release, served
 
 from anomaly import __version__, load_inspector
-from anomaly.inspector import load_at
+from anomaly.loading import load_at
 from anomaly.service import Service
 from anomaly.settings import Settings
 from anomaly.source import parse_source

@@ -16,7 +16,7 @@ from anomaly.drift import Drift, DriftSettings, Finding, Purse, begin, finding, 
 from anomaly.drift_log import FIRST, read_log
 from anomaly.errors import CalibrationError, DataError
 from anomaly.hub import parse_source
-from anomaly.inspector import load_inspector
+from anomaly.loading import load_inspector
 
 __all__ = ["vigie"]  # a fixture
 

@@ -20,7 +20,8 @@ from anomaly.calibration import ThresholdName
 from anomaly.datasets import Sample, read_dataset, read_mask
 from anomaly.evaluation import Evaluation, evaluate, policy_map, policy_score, score
 from anomaly.figures import Figures
-from anomaly.inspector import Inspection, Inspector, Member, load_inspector
+from anomaly.inspector import Inspection, Inspector, Member
+from anomaly.loading import load_inspector
 from anomaly.metrics import au_pro, image_auroc, pixel_auroc
 from anomaly.policy import Policy, ReviewBand, Rule, Vote, next_step
 

@@ -11,7 +11,7 @@ from gradio_client import Client, handle_file
 from PIL import Image
 
 from anomaly.datasets import read_dataset
-from anomaly.inspector import load_inspector
+from anomaly.loading import load_inspector
 from anomaly.settings import Settings
 from training import train_all
 from training.cable_part import DEFECTS

@@ -11,7 +11,8 @@ from released import INSPECTOR, KINDS, TAGS, Release, file_of, picture, release,
 from anomaly import hub as registry
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import ModelLoadError, RegistryError, RepoNotFoundError, RevisionNotFoundError
-from anomaly.inspector import INSPECTOR_FILE, load_inspector
+from anomaly.inspector import INSPECTOR_FILE
+from anomaly.loading import load_inspector
 from anomaly.model_repo import MODEL_FILES
 from anomaly.source import parse_source
 

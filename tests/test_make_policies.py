@@ -17,7 +17,8 @@ from anomaly.calibration import Calibration, CalibrationFile, calibrate
 from anomaly.errors import DataError, PolicyError
 from anomaly.evaluation import evaluate
 from anomaly.figures import DataFigures, InspectorMetrics, ModelMetrics, TrainingFigures
-from anomaly.inspector import InspectorFile, load_inspector
+from anomaly.inspector import InspectorFile
+from anomaly.loading import load_inspector
 from anomaly.model_repo import save_detector
 from anomaly.policy import CascadeRule, Policy, Rule, Vote, cast_vote, check_policy
 from training import make_policies, release

@@ -14,7 +14,7 @@ from anomaly import hub, images
 from anomaly.calibration import read_calibration
 from anomaly.datasets import read_dataset
 from anomaly.errors import ModelLoadError
-from anomaly.inspector import load_at
+from anomaly.loading import load_at
 from anomaly.model_repo import load_detector
 from training import train_all
 from training.pictures import load

@@ -17,7 +17,7 @@ from trained import args_for
 
 from anomaly import hub
 from anomaly.errors import DataError, VigieError
-from anomaly.inspector import load_at
+from anomaly.loading import load_at
 from training import fit_patch_knn, train_all, train_autoencoder
 from training.data import split_data
 from training.ray_tasks import Job, run_on_ray

@@ -11,7 +11,7 @@ from PIL import Image
 from anomaly.datasets import Sample
 from anomaly.errors import ImageError
 from anomaly.evaluation import score
-from anomaly.inspector import load_inspector
+from anomaly.loading import load_inspector
 from anomaly.reading_ahead import DEPTH, ahead
 
 

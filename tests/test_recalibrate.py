@@ -20,7 +20,7 @@ from anomaly.emissions import EmissionsMeter
 from anomaly.errors import CalibrationError, DataError, PolicyError, RegistryError
 from anomaly.figures import DataFigures, ModelMetrics, TrainingFigures
 from anomaly.images import read
-from anomaly.inspector import load_inspector
+from anomaly.loading import load_inspector
 from anomaly.local_repo import refs
 from anomaly.model_repo import MODEL_FILES, load_detector, save_detector
 from training import recalibrate

@@ -16,7 +16,8 @@ from anomaly import cli
 from anomaly import hub as registry
 from anomaly.errors import DataError, RegistryError
 from anomaly.evaluation import Evaluation
-from anomaly.inspector import InspectorFile, load_inspector
+from anomaly.inspector import InspectorFile
+from anomaly.loading import load_inspector
 from anomaly.model_repo import MODEL_FILES, load_detector
 from training import fit_patch_knn, release, train_all, train_classifier
 

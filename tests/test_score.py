@@ -20,7 +20,7 @@ from pyarrow import parquet
 
 from anomaly import images, score_input
 from anomaly.errors import DataError, RegistryError, UnknownPolicyError, VigieError
-from anomaly.inspector import load_inspector
+from anomaly.loading import load_inspector
 from anomaly.report import Report
 from anomaly.score import Counts, score
 from anomaly.score_input import Inputs, Listed, Span

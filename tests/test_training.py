@@ -24,7 +24,7 @@ from anomaly.datasets import read_dataset
 from anomaly.detectors import DetectorConfig
 from anomaly.errors import DataError, HubUnreachableError, ModelLoadError, RegistryError
 from anomaly.figures import InspectorMetrics
-from anomaly.inspector import load_inspector
+from anomaly.loading import load_inspector
 from anomaly.model_repo import load_detector
 from training import fit_mahalanobis, fit_patch_knn, release, train_all, train_classifier
 from training.arguments import run

@@ -22,7 +22,8 @@ from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError
 from anomaly.evaluation import Row, Scored, counting_threshold, score
 from anomaly.hub_data import local_data
-from anomaly.inspector import Inspector, load_inspector
+from anomaly.inspector import Inspector
+from anomaly.loading import load_inspector
 from anomaly.policy import Policy, Verdict, replay
 from anomaly.settings import STARTER
 from training.arguments import command, exit_code

@@ -10,7 +10,8 @@ from anomaly.calibration import read_calibration
 from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError
 from anomaly.hub import parse_source
-from anomaly.inspector import Inspector, InspectorFile, Member, MemberRef, load_inspector
+from anomaly.inspector import Inspector, InspectorFile, Member, MemberRef
+from anomaly.loading import load_inspector
 from anomaly.model_repo import load_detector
 from anomaly.settings import STARTER
 from anomaly.votes_file import VOTES_FILE

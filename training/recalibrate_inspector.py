@@ -18,7 +18,8 @@ from anomaly.errors import DataError, RepoNotFoundError
 from anomaly.evaluation import evaluate, hardware, versions
 from anomaly.figures import DataFigures, InspectorMetrics, ModelMetrics
 from anomaly.hub_data import local_data
-from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, Member, load_at
+from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, Member
+from anomaly.loading import load_at
 from anomaly.model_repo import CARD_FILES, MODEL_FILES
 from training.cross_validated import within_reach
 from training.manifest import Manifest

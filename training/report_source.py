@@ -13,7 +13,8 @@ from anomaly.emissions import EmissionsMeter
 from anomaly.errors import DataError, ModelLoadError
 from anomaly.figures import ModelMetrics
 from anomaly.hub_data import local_data
-from anomaly.inspector import Inspector, InspectorFile, Member, MemberRef, load_inspector
+from anomaly.inspector import Inspector, InspectorFile, Member, MemberRef
+from anomaly.loading import load_inspector
 from anomaly.model_repo import MODEL_FILES, file_sha256, load_detector
 from training.finish import RUN, manifest_path
 from training.manifest import Manifest

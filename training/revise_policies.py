@@ -13,7 +13,8 @@ from anomaly.errors import DataError, PolicyError
 from anomaly.evaluation import counting_threshold, evaluate, hardware, policy_figures, versions
 from anomaly.figures import InspectorMetrics
 from anomaly.hub_data import local_data
-from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile, load_at
+from anomaly.inspector import INSPECTOR_FILE, Inspector, InspectorFile
+from anomaly.loading import load_at
 from anomaly.model_repo import CARD_FILES
 from anomaly.policy import Policy, read_policy
 from anomaly.votes_file import VOTES_FILE, VotesFile
