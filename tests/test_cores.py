@@ -1,4 +1,4 @@
-"""What a process does with cores, memory and garbage."""
+"""What a process takes of the machine: cores, memory."""
 
 import os
 import subprocess
